@@ -1,0 +1,79 @@
+"""`domain-events-supervisor MODULE...`: run the receivers of these modules."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import NoReturn
+
+from domain_events.supervisor import titles
+from domain_events.supervisor.arguments import add_arguments, read_options
+from domain_events.supervisor.discovery import discover
+from domain_events.supervisor.exits import MasterExit
+from domain_events.supervisor.formats import configure
+from domain_events.supervisor.options import UsageError
+from domain_events.supervisor.starting import start
+from domain_events.version import __version__
+
+_DESCRIPTION = """\
+Import the modules, and run one child process for each receiver that they register. What crashes is started
+again; SIGTERM or Ctrl-C finishes the events in hand and ends. Every flag can be set in the environment as well:
+--kill-after is DOMAIN_EVENTS_KILL_AFTER, the modules are DOMAIN_EVENTS_MODULES."""
+
+_EPILOG = """\
+exit codes: 0 stopped cleanly, 64 usage, 70 internal error, 73 lock taken, 75 all receivers keep failing,
+            78 import or configuration, 80 something was cut when it stopped
+signals:    TERM or INT: drain; a second INT, or QUIT: leave now; USR2: write the stacks of all processes
+
+examples:
+  domain-events-supervisor app.receivers --check
+  domain-events-supervisor app.receivers --only printer --log-level debug
+  domain-events-supervisor app.receivers --processes printer=4 --grace 60 --lock /tmp/app.lock
+  domain-events-supervisor app.receivers --broker amqp://guest:guest@localhost:5672/%2F
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(MasterExit.USAGE, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    titles.remember_original()
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    modules: list[str] = arguments.modules or os.environ.get("DOMAIN_EVENTS_MODULES", "").split()
+    if not modules:
+        parser.error("give at least one module, as app.receivers, or set DOMAIN_EVENTS_MODULES")
+    try:
+        options = read_options(vars(arguments), os.environ)
+    except UsageError as error:
+        parser.error(str(error))
+    configure(options.log_level, options.log_format)
+    try:
+        return start(partial(discover, modules), options, title=" ".join(modules))
+    except KeyboardInterrupt:
+        # While the application was imported; later, the master has SIGINT for itself.
+        return 128 + 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="domain-events-supervisor",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="with global Receivers, as app.receivers")
+    add_arguments(parser)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""A domain event: a fact in the past tense, and how it is written as and read from JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self, TypeVar
+from uuid import UUID, uuid4
+
+from domain_events.errors import MalformedEvent
+from domain_events.names import check_routing_key
+from domain_events.reading import (
+    id_from_hash,
+    problem_of_id,
+    read_id,
+    read_object,
+    read_object_id,
+    read_rfc3339,
+    read_routing_key,
+    read_timestamp,
+)
+from domain_events.writing import write_json
+
+
+@dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
+class DomainEvent:
+    """A fact that others may react to: `DomainEvent('user.disabled', {'user_id': 1})`.
+
+    Equal when the content is equal, whatever `retries` and `extra` say. `data` is not copied: do not change
+    it afterwards.
+    """
+
+    routing_key: str
+    data: Any
+    domain_object_id: str | None
+    uuid_string: str
+    timestamp: float
+    """Unix seconds, UTC."""
+    retries: int
+    """How often this receiver has retried this event; 0 at the first delivery."""
+    extra: dict[str, Any] = dataclasses.field(init=False)
+    """What else the received body held; of a CloudEvent its other attributes. Only to be read, never sent."""
+
+    def __init__(
+        self,
+        routing_key: str,
+        data: Any,
+        domain_object_id: str | int | UUID | None = None,
+        uuid_string: str | None = None,
+        timestamp: float | datetime | None = None,
+        retries: int = 0,
+    ) -> None:
+        """`uuid_string` and `timestamp` (Unix seconds, or an aware datetime) are made when not given.
+
+        Raises InvalidName for a bad routing key, TypeError or ValueError naming any other bad field. What
+        `data` holds is looked at when it is written.
+        """
+        _set(self, "routing_key", str.__str__(check_routing_key(routing_key)))
+        _set(self, "data", data)
+        _set(self, "domain_object_id", _checked_object_id(domain_object_id))
+        _set(self, "uuid_string", str(uuid4()) if uuid_string is None else _checked_id(uuid_string))
+        _set(self, "timestamp", time.time() if timestamp is None else _checked_timestamp(timestamp))
+        _set(self, "retries", _checked_retries(retries))
+        _set(self, "extra", {})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DomainEvent):
+            return NotImplemented
+        return (
+            self.uuid_string == other.uuid_string
+            and self.routing_key == other.routing_key
+            and self.timestamp == other.timestamp
+            and self.domain_object_id == other.domain_object_id
+            and bool(self.data == other.data)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.uuid_string)
+
+    def __repr__(self) -> str:
+        # Without `data`: a repr ends in logs, a payload must not.
+        return f"DomainEvent({self.routing_key!r}, uuid_string={self.uuid_string!r}, retries={self.retries})"
+
+    def to_json(self) -> str:
+        """The body as text. Raises UnsendableData, which names the place in `data` that cannot be written."""
+        return self.encode().decode()
+
+    def encode(self) -> bytes:
+        """The body as it goes over the wire: a JSON object of five keys in UTF-8. Raises as `to_json`."""
+        return write_json(
+            {
+                "routing_key": self.routing_key,
+                "data": self.data,
+                "domain_object_id": self.domain_object_id,
+                "uuid_string": self.uuid_string,
+                "timestamp": self.timestamp,
+            }
+        )
+
+    @classmethod
+    def from_json(
+        cls,
+        body: bytes | str,
+        *,
+        default_id: str | None = None,
+        default_timestamp: float | None = None,
+        retries: int = 0,
+    ) -> Self:
+        """The event that `body` holds; a UTF-8 byte order mark is skipped. Raises MalformedEvent.
+
+        The defaults stand for what the body lacks or has as null; without a default, the id is made from the
+        body's hash, so that a redelivery has the same, and the timestamp is now. A wildcard or an empty word
+        in the routing key is accepted: RabbitMQ lets others send those.
+        """
+        content = read_object(body)
+        uuid_string = content.pop("uuid_string", None)
+        timestamp = content.pop("timestamp", None)
+        routing_key = read_routing_key("routing_key", content.pop("routing_key", None))
+        data = content.pop("data", _MISSING)
+        if data is _MISSING:
+            raise MalformedEvent("the body has no data")
+        return _make(
+            cls,
+            routing_key,
+            data,
+            read_object_id("domain_object_id", content.pop("domain_object_id", None)),
+            (default_id or id_from_hash(body)) if uuid_string is None else read_id("uuid_string", uuid_string),
+            _now_or(default_timestamp) if timestamp is None else read_timestamp(timestamp),
+            retries,
+            content,
+        )
+
+    @classmethod
+    def from_cloudevent(cls, body: bytes | str, *, default_timestamp: float | None = None, retries: int = 0) -> Self:
+        """The event that a CloudEvent 1.0 in structured JSON holds. Raises MalformedEvent.
+
+        `type` becomes the routing key, `subject` the domain_object_id, `id` the uuid_string, `time` the
+        timestamp; what else there is (`source`, extensions) goes to `extra`. An absent `data` is null; binary
+        data (`data_base64`) cannot be read. `source`, which the specification requires, may be missing.
+        See the CloudEvents JSON Event Format 1.0.2, sections 2 and 3.
+        """
+        content = read_object(body)
+        if content.get("specversion") != "1.0":
+            raise MalformedEvent("the body is no CloudEvent of specversion 1.0")
+        if content.get("data_base64") is not None:
+            raise MalformedEvent("the CloudEvent has data_base64; only JSON data can be read")
+        content.pop("data_base64", None)
+        routing_key = read_routing_key("type", content.pop("type", None))
+        uuid_string = content.pop("id", None)
+        if uuid_string is None:
+            raise MalformedEvent("the CloudEvent has no id")
+        timestamp = content.pop("time", None)
+        return _make(
+            cls,
+            routing_key,
+            content.pop("data", None),
+            read_object_id("subject", content.pop("subject", None)),
+            read_id("id", uuid_string),
+            _now_or(default_timestamp) if timestamp is None else read_rfc3339(timestamp),
+            retries,
+            content,
+        )
+
+
+_set = object.__setattr__  # past the frozen class's own
+_MISSING: Any = object()
+_Event = TypeVar("_Event", bound=DomainEvent)
+
+
+def _make(
+    cls: type[_Event],
+    routing_key: str,
+    data: Any,
+    domain_object_id: str | None,
+    uuid_string: str,
+    timestamp: float,
+    retries: int,
+    extra: dict[str, Any],
+) -> _Event:
+    """An event from values that were checked already: reading is on the hot path of a consumer."""
+    event = object.__new__(cls)
+    _set(event, "routing_key", routing_key)
+    _set(event, "data", data)
+    _set(event, "domain_object_id", domain_object_id)
+    _set(event, "uuid_string", uuid_string)
+    _set(event, "timestamp", timestamp)
+    _set(event, "retries", retries)
+    _set(event, "extra", extra)
+    return event
+
+
+# What a caller gave: TypeError or ValueError, naming the field.
+
+
+def _checked_object_id(value: object) -> str | None:
+    match value:
+        case None:
+            return None
+        case str():
+            return str.__str__(value)  # of an enum with str its content, not its name
+        case int() if not isinstance(value, bool):
+            return int.__repr__(value)
+        case UUID():
+            return str(value)
+    raise TypeError(f"domain_object_id must be a string, an int or a UUID, not {type(value).__name__}")
+
+
+def _checked_id(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"uuid_string must be a string, not {type(value).__name__}")
+    problem = problem_of_id(value)
+    if problem:
+        raise ValueError(f"uuid_string {problem}")
+    return str.__str__(value)
+
+
+def _checked_timestamp(value: object) -> float:
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise ValueError("timestamp: the datetime has no time zone; take datetime.now(timezone.utc)")
+        return value.timestamp()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"timestamp must be Unix seconds or an aware datetime, not {type(value).__name__}")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise ValueError("timestamp must be a finite number of seconds")
+    return seconds
+
+
+def _checked_retries(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"retries must be an int, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"retries must be 0 or more, not {value}")
+    return value
+
+
+def _now_or(default: float | None) -> float:
+    return time.time() if default is None else float(default)

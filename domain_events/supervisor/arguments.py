@@ -1,0 +1,168 @@
+"""The flags of the supervisor on any argparse parser, each with its twin in the environment."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from domain_events.supervisor import options
+from domain_events.supervisor.options import Options, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """`name` as in Options. `twin`: DOMAIN_EVENTS_<FLAG> means the same."""
+
+    name: str
+    parse: Callable[[str], object]
+    metavar: str
+    help: str
+    twin: bool = True
+
+    @property
+    def option(self) -> str:
+        return f"--{self.name.rstrip('_').replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        return f"DOMAIN_EVENTS_{self.name.rstrip('_').upper()}"
+
+
+GROUPS: Mapping[str, tuple[Flag, ...]] = {
+    "which receivers": (
+        Flag(name="only", parse=options.names, metavar="A,B", help="these receivers and no others"),
+        Flag(name="except_", parse=options.names, metavar="A,B", help="all but these"),
+        Flag(
+            name="processes",
+            parse=options.processes,
+            metavar="A=2,B=4",
+            help="how many children a receiver has (default: as registered)",
+        ),
+    ),
+    "stopping (seconds)": (
+        Flag(
+            name="grace",
+            parse=options.seconds,
+            metavar="S",
+            help="for the events in hand after SIGTERM (default: 30)",
+        ),
+        Flag(
+            name="kill_after",
+            parse=options.seconds,
+            metavar="S",
+            help="then, between the order to leave now and SIGKILL (default: 5)",
+        ),
+    ),
+    "starting and restarting (seconds)": (
+        Flag(
+            name="backoff",
+            parse=options.backoff,
+            metavar="BASE:CAP",
+            help="delay before a crashed child is started again, doubling (default: 0.5:60)",
+        ),
+        Flag(
+            name="stable_after",
+            parse=options.seconds,
+            metavar="S",
+            help="of consuming, after which a crash is restarted at once (default: 30)",
+        ),
+        Flag(
+            name="give_up_after",
+            parse=options.seconds,
+            metavar="S",
+            help="exit 75 when all receivers fail for so long; 0: never (default: 300)",
+        ),
+        Flag(
+            name="spawn_rate",
+            parse=options.positive,
+            metavar="N",
+            help="at most so many forks in a second (default: 20)",
+        ),
+        Flag(
+            name="boot_timeout",
+            parse=options.positive,
+            metavar="S",
+            help="a child that has not booted by then is ended (default: 60)",
+        ),
+        Flag(
+            name="ready",
+            parse=options.ready,
+            metavar="booted|consuming",
+            help="when systemd is told that we are ready (default: booted)",
+        ),
+    ),
+    "broker": (
+        Flag(
+            name="broker",
+            parse=options.not_empty,
+            metavar="URL[,URL]",
+            help="AMQP URL, several for the nodes of a cluster",
+            twin=False,  # DOMAIN_EVENT_CONSUMER_BROKER and DOMAIN_EVENT_BROKER are
+        ),
+        Flag(
+            name="broker_file",
+            parse=options.not_empty,
+            metavar="FILE",
+            help="a file that holds it (default: $CREDENTIALS_DIRECTORY/broker, then the configuration)",
+        ),
+    ),
+    "logs": (
+        Flag(
+            name="log_level",
+            parse=options.log_level,
+            metavar="L",
+            help="DEBUG, INFO, WARNING, ERROR or CRITICAL (default: INFO)",
+        ),
+        Flag(name="log_format", parse=options.log_format, metavar="text|json", help="default: text"),
+    ),
+    "the master": (
+        Flag(
+            name="lock",
+            parse=options.not_empty,
+            metavar="FILE",
+            help="a second master with the same file exits 73",
+        ),
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All flags but `--version`, and no positional arguments. To be read with `read_options`."""
+    for title, flags in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for flag in flags:
+            group.add_argument(flag.option, dest=flag.name, metavar=flag.metavar, help=flag.help)
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        default=None,
+        help="import and validate, print the receivers as JSON, exit 0 or 78",
+    )
+
+
+def read_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> Options:
+    """`given` is `vars()` of the parsed arguments: they win over `environ`, and both over the defaults.
+
+    Raises UsageError. A variable that is set to nothing counts as not set, as in an environment file.
+    """
+    values: dict[str, Any] = {}
+    for flag in (flag for flags in GROUPS.values() for flag in flags):
+        text = given.get(flag.name)
+        if text is not None:
+            values[flag.name] = _parsed(flag.parse, flag.option, text)
+        elif flag.twin and environ.get(flag.variable):
+            values[flag.name] = _parsed(flag.parse, flag.variable, environ[flag.variable])
+    if given.get("check") is not None:
+        values["check"] = bool(given["check"])
+    elif environ.get("DOMAIN_EVENTS_CHECK"):
+        values["check"] = _parsed(options.yes_or_no, "DOMAIN_EVENTS_CHECK", environ["DOMAIN_EVENTS_CHECK"])
+    return Options(**values)
+
+
+def _parsed(parse: Callable[[str], object], source: str, text: str) -> object:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{source}: {error}") from None

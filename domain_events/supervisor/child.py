@@ -1,0 +1,182 @@
+"""The life of a child: from the fork to its exit code."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn, Protocol
+
+from domain_events.errors import BrokerRefused, ConfigurationError
+from domain_events.observers import Observer
+from domain_events.registration import Registration
+from domain_events.stopping import Stop
+from domain_events.supervisor.exits import ChildExit
+from domain_events.supervisor.logs import LogLine
+from domain_events.supervisor.notify import forget_service_manager
+from domain_events.supervisor.reports import Reporter
+from domain_events.supervisor.shm import Record
+from domain_events.supervisor.spawn import Mask, die_with_parent
+from domain_events.supervisor.titles import child_title, set_short_name, set_title
+from domain_events.supervisor.watching import Watching
+
+logger = logging.getLogger(__name__)
+
+_LOG_FLUSH = 2.0  # seconds
+
+
+class Consume(Protocol):
+    """What a child is for: `domain_events.handling.consume`, or a test's."""
+
+    def __call__(
+        self,
+        registrations: Sequence[Registration],
+        /,
+        *,
+        stop: Stop,
+        observer: Observer,
+        forced: Callable[[bool], None],
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a child gets from its master."""
+
+    registration: Registration
+    slot: str  # as printer#0
+    status_fd: int  # to be written
+    lifeline_fd: int  # ends when the master does
+    record: Record
+    log: LogLine
+    master: int  # its pid
+    orphan_patience: float  # seconds that an orphan has for the event in hand
+    boot: Callable[[], None]  # runs in the child before it consumes
+    consume: Consume
+
+
+class Child:
+    """One child, inside of it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._stop = Stop()
+        self._reporter = Reporter(place.status_fd)
+        self._is_consuming = False
+        self._is_orphan = False
+
+    def run(self, mask: Mask) -> int:
+        """The exit code. `mask` is set once signals have their handlers."""
+        place = self._place
+        place.log.in_child()
+        forget_service_manager()
+        self._install_signals()
+        # Before the signals come: the thread keeps them blocked, so that they interrupt the main thread.
+        threading.Thread(target=self._watch_lifeline, name="de-lifeline", daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if not die_with_parent(place.master):
+            self._orphaned()
+        # The I/O thread waits less for a handler that computes than the usual 5 ms.
+        sys.setswitchinterval(0.001)
+        self._show("starting")
+        set_short_name(place.slot)
+        code = self._live()
+        return self._leave(code)
+
+    def _live(self) -> int:
+        place = self._place
+        try:
+            place.boot()
+        except BaseException:
+            logger.exception("%s did not boot", place.slot)
+            return ChildExit.BOOT_FAILED
+        self._reporter.booted()
+        if self._is_asked():
+            return ChildExit.DRAINED
+        self._is_consuming = True
+        try:
+            place.consume(
+                [place.registration],
+                stop=self._stop,
+                observer=Watching(place.record, self._consuming, self._waiting),
+                forced=self._forced,
+            )
+        except (ConfigurationError, BrokerRefused) as error:
+            logger.error("%s cannot work until a person changes something: %s", place.slot, error)
+            return ChildExit.CONFIGURATION
+        except BaseException:
+            logger.exception("%s crashed", place.slot)
+            return ChildExit.CRASHED
+        if not self._is_asked():
+            logger.error("%s stopped consuming though nobody has asked for it", place.slot)
+            return ChildExit.CRASHED
+        return ChildExit.DRAINED
+
+    def _is_asked(self) -> bool:
+        return self._stop.requested
+
+    def _leave(self, code: int) -> int:
+        # The signal of the kernel may have been faster than the end of the lifeline.
+        if code == ChildExit.DRAINED and (self._is_orphan or os.getppid() != self._place.master):
+            code = ChildExit.ORPHANED
+        self._place.log.close_in_child(_LOG_FLUSH)
+        return code
+
+    def _install_signals(self) -> None:
+        signal.set_wakeup_fd(self._stop.wakeup_fd, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGQUIT, self._on_quit)
+        # Ctrl-C and the end of a terminal go to all of us, but the master decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # To the descriptor: it is written by C code in any state of the interpreter.
+        faulthandler.enable(file=2, all_threads=True)
+        faulthandler.register(signal.SIGUSR2, file=2, all_threads=True, chain=False)
+
+    def _on_term(self, number: int, frame: FrameType | None) -> None:
+        self._stop.request()
+
+    def _on_quit(self, number: int, frame: FrameType | None) -> None:
+        # While it consumes, the I/O thread has read the signal from the stop's socket and calls `_forced`.
+        if not self._is_consuming:
+            os._exit(ChildExit.ORPHANED if self._is_orphan else ChildExit.DRAINED)
+
+    def _forced(self, in_hand: bool) -> NoReturn:
+        """In the I/O thread: end now. The main thread may be anywhere in a handler: nothing is unwound."""
+        if in_hand:
+            logger.warning("%s is cut: the event in hand will come again", self._place.slot)
+        code = ChildExit.FORCED if in_hand else ChildExit.ORPHANED if self._is_orphan else ChildExit.DRAINED
+        self._place.log.close_in_child(_LOG_FLUSH)
+        os._exit(code)
+
+    def _watch_lifeline(self) -> None:
+        os.read(self._place.lifeline_fd, 1)  # nobody ever writes: this returns when the master is gone
+        self._orphaned()
+        time.sleep(self._place.orphan_patience)
+        logger.warning("%s is cut: an orphan waits no longer", self._place.slot)
+        self._place.log.close_in_child(_LOG_FLUSH)
+        os._exit(ChildExit.FORCED)
+
+    def _orphaned(self) -> None:
+        if not self._is_orphan:
+            self._is_orphan = True
+            self._stop.request()
+            logger.warning("%s has lost its master; it finishes what is in hand and leaves", self._place.slot)
+
+    def _consuming(self) -> None:
+        if self._reporter.consuming():
+            self._show("consuming")
+
+    def _waiting(self, reason: str) -> None:
+        if self._reporter.waiting(reason):
+            self._show("waiting")
+
+    def _show(self, state: str) -> None:
+        set_title(child_title(self._place.slot, state))

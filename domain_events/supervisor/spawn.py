@@ -1,0 +1,77 @@
+"""The only fork: a child that starts clean and never returns into the stack of its master."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing.util
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Collection
+from typing import NoReturn
+
+from domain_events.supervisor.exits import ChildExit
+from domain_events.supervisor.logs import held_across_fork
+from domain_events.supervisor.signals import blocked_signals, forget_master_signals
+from domain_events.supervisor.stderr import write_stderr
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+Mask = Collection[int]
+
+
+def settle_memory() -> None:
+    """To be called once, when everything is imported and nothing is forked yet.
+
+    Frozen objects are left alone by the collector of every child, so the pages they live on stay shared.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def spawn(main: Callable[[Mask], int], abandon: Callable[[], None]) -> int:
+    """Fork; in the child call `abandon`, then `main`, and end with its result. Returns the child's pid.
+
+    `abandon` closes what belongs to the master. `main` gets the signal mask to set once its handlers are
+    installed: until then every signal waits. Raises OSError when the system has no process for us.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()  # or the child has a copy of what was not written yet
+    with blocked_signals() as mask:
+        with held_across_fork(), warnings.catch_warnings():
+            # From 3.12 on os.fork() warns when there are threads. Ours are the log readers, held meanwhile.
+            warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            _live(main, abandon, mask)
+    return pid
+
+
+def die_with_parent(parent: int) -> bool:
+    """Ask the kernel for a SIGTERM when the parent dies; False when it is dead already (prctl(2))."""
+    # Where there is no prctl, the lifeline pipe has to do.
+    prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    return os.getppid() == parent
+
+
+def _live(main: Callable[[Mask], int], abandon: Callable[[], None], mask: Mask) -> NoReturn:
+    code: int = ChildExit.BOOT_FAILED
+    try:
+        # What multiprocessing's own children do first. Without it the finalizers of the master's queues would
+        # run here too, and its locks would still be counted as held.
+        multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
+        multiprocessing.util._run_after_forkers()  # type: ignore[attr-defined]
+        forget_master_signals()
+        abandon()
+        # The random module has seeded itself again: it does so after every fork.
+        code = main(mask)
+    except BaseException:  # noqa: BLE001  nothing may escape, whatever it is: above us is the master's loop
+        write_stderr(traceback.format_exc().encode(errors="backslashreplace"), 0.5)
+    finally:
+        os._exit(code)

@@ -1,0 +1,77 @@
+"""From options to a running master: broker, lock, receivers, and an exit code for each way to fail."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
+
+from domain_events.errors import ConfigurationError
+from domain_events.handling import consume
+from domain_events.registration import Registration
+from domain_events.supervisor import master
+from domain_events.supervisor.brokers import check_brokers, use_broker
+from domain_events.supervisor.exits import MasterExit
+from domain_events.supervisor.lock import Lock, LockTaken
+from domain_events.supervisor.options import Options, UsageError
+from domain_events.supervisor.selection import select
+
+logger = logging.getLogger(__name__)
+
+
+def start(
+    load: Callable[[], Sequence[Registration]],
+    options: Options,
+    *,
+    title: str,
+    boot: Callable[[], None] = lambda: None,
+    out: Callable[[str], object] = print,
+) -> int:
+    """Supervise what `load` finds, or only check it; returns the exit code. Main thread only.
+
+    load: imports the application; raises ConfigurationError. Called once, with the lock held.
+    title: what `ps` calls this master.
+    boot: runs in each child before it consumes.
+    out: takes the JSON of --check.
+    """
+    try:
+        use_broker(options.broker, options.broker_file, os.environ)
+        if options.check:
+            out(json.dumps(described(_chosen(load, options)), indent=2, ensure_ascii=False))
+            return MasterExit.CLEAN
+        with closing(Lock(options.lock)) if options.lock else nullcontext() as lock:
+            chosen = _chosen(load, options)
+            return master.run(chosen, options, consume=consume, boot=boot, title=title, lock=lock)
+    except UsageError as error:
+        logger.error("%s", error)
+        return MasterExit.USAGE
+    except LockTaken as error:
+        logger.error("%s", error)
+        return MasterExit.LOCKED
+    except ConfigurationError as error:
+        logger.error("%s", error)
+        return MasterExit.CONFIGURATION
+
+
+def described(registrations: Sequence[Registration]) -> list[dict[str, object]]:
+    """What --check prints."""
+    return [
+        {
+            "name": registration.name,
+            "binding_keys": list(registration.binding_keys),
+            "handler": registration.handler_name,
+            "max_retries": registration.policy.max_retries,
+            "dead_letter": registration.dead_letter,
+            "durable": registration.durable,
+            "processes": registration.processes,
+        }
+        for registration in registrations
+    ]
+
+
+def _chosen(load: Callable[[], Sequence[Registration]], options: Options) -> tuple[Registration, ...]:
+    chosen = select(load(), options)
+    check_brokers(chosen)
+    return chosen

@@ -1,0 +1,193 @@
+"""The state table of a slot: state x event -> state and actions.
+
+Pure: no process, no clock, no randomness. `TABLE` at the end says what each event means in each state. What
+is not in it changes nothing: a report may always arrive after the state it belonged to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from domain_events.supervisor.exits import ChildExit, Ending
+from domain_events.supervisor.slots import (
+    Action,
+    Booted,
+    Consuming,
+    Event,
+    Exited,
+    ForceAsked,
+    Forked,
+    ForkFailed,
+    Rules,
+    Slot,
+    State,
+    StopAsked,
+    TimePassed,
+    Waiting,
+    is_stable,
+)
+
+Step: TypeAlias = tuple[Slot, tuple[Action, ...]]
+
+
+def step(slot: Slot, event: Event, now: float, rules: Rules) -> Step:
+    """The slot after `event`, and what has to be done to its child, in order."""
+    transition = TABLE[slot.state].get(type(event))
+    return (slot, ()) if transition is None else transition(slot, event, now, rules)
+
+
+def _forked(slot: Slot, event: Forked, now: float, rules: Rules) -> Step:
+    return replace(
+        slot,
+        state=State.STARTING,
+        since=now,
+        pid=event.pid,
+        ladder=rules.ladder(now + rules.boot_timeout),
+        pushed=False,
+        booted=False,
+        consuming_since=None,
+        consumed=0.0,
+        reason="",
+    ), ()
+
+
+def _fork_failed(slot: Slot, event: ForkFailed, now: float, rules: Rules) -> Step:
+    return _failed(slot, event.reason, event.spread, now, rules), ()
+
+
+def _booted(slot: Slot, event: Booted, now: float, rules: Rules) -> Step:
+    return replace(slot, booted=True, booted_once=True, ladder=(), reason="connecting"), ()
+
+
+def _consuming(slot: Slot, event: Consuming, now: float, rules: Rules) -> Step:
+    slot = replace(slot, booted=True, booted_once=True, ladder=())
+    return replace(slot, state=State.CONSUMING, since=now, consuming_since=now, reason=""), ()
+
+
+def _waiting(slot: Slot, event: Waiting, now: float, rules: Rules) -> Step:
+    # An outage of the broker says nothing about the receiver: the clock of giving up starts again after it.
+    return replace(_paused(slot, now), state=State.WAITING, failing_since=None, reason=event.reason), ()
+
+
+def _reason_changed(slot: Slot, event: Waiting, now: float, rules: Rules) -> Step:
+    return replace(slot, reason=event.reason), ()
+
+
+def _crashed(slot: Slot, event: Exited, now: float, rules: Rules) -> Step:
+    stable = is_stable(slot, now, rules)
+    slot = replace(_paused(slot, now), last_ending=event.ending)
+    if event.ending.code == ChildExit.CONFIGURATION:
+        return _failed(slot, f"configuration ({event.ending})", None, now, rules), ()
+    if stable:
+        return replace(
+            slot,
+            state=State.PENDING,
+            pid=None,
+            ladder=(),
+            due=now,
+            failures=0,
+            failing_since=None,
+            restarts=slot.restarts + 1,
+            reason=str(event.ending),
+        ), ()
+    return _failed(slot, _why(slot, event.ending, rules), event.spread, now, rules), ()
+
+
+def _why(slot: Slot, ending: Ending, rules: Rules) -> str:
+    if slot.booted:
+        return str(ending)
+    if slot.pushed:
+        return f"not booted within {rules.boot_timeout:g} s ({ending})"
+    return f"did not boot ({ending})"
+
+
+def _failed(slot: Slot, reason: str, spread: float | None, now: float, rules: Rules) -> Slot:
+    """After a crash or a failed start. `spread` None: no use in hurrying, the longest delay."""
+    failures = slot.failures + 1
+    longest = spread is None or rules.backoff.is_at_cap(failures)
+    delay = rules.backoff.cap if spread is None else rules.backoff.delay(failures, spread)
+    return replace(
+        slot,
+        state=State.FAILED if longest else State.BACKOFF,
+        since=now,
+        pid=None,
+        ladder=(),
+        due=now + delay,
+        failures=failures,
+        failing_since=now if slot.failing_since is None else slot.failing_since,
+        restarts=slot.restarts + 1,
+        reason=reason,
+    )
+
+
+def _climbed(slot: Slot, event: TimePassed, now: float, rules: Rules) -> Step:
+    actions = tuple(action for at, action in slot.ladder if at <= now)
+    pushed = not {Action.QUIT, Action.KILL}.isdisjoint(actions)
+    return replace(
+        slot,
+        ladder=slot.ladder[len(actions) :],
+        pushed=slot.pushed or pushed,
+        cut=slot.cut or (pushed and slot.state is State.DRAINING),
+    ), actions
+
+
+def _stopped(slot: Slot, event: StopAsked | ForceAsked, now: float, rules: Rules) -> Step:
+    return replace(slot, state=State.STOPPED, since=now, reason=""), ()
+
+
+def _draining(slot: Slot, event: StopAsked, now: float, rules: Rules) -> Step:
+    slot = replace(_paused(slot, now), state=State.DRAINING, reason="", pushed=False)
+    return replace(slot, ladder=rules.ladder(now + rules.grace)), (Action.TERMINATE,)
+
+
+def _forced(slot: Slot, event: ForceAsked, now: float, rules: Rules) -> Step:
+    # A second order does not give more time than the first.
+    kill_at = now + rules.kill_after
+    if slot.state is State.DRAINING:
+        kill_at = min([kill_at, *(at for at, action in slot.ladder if action is Action.KILL)])
+    else:
+        slot = replace(_paused(slot, now), state=State.DRAINING, reason="", pushed=False)
+    return replace(slot, ladder=((kill_at, Action.KILL),)), (Action.QUIT,)
+
+
+def _left(slot: Slot, event: Exited, now: float, rules: Rules) -> Step:
+    cut = slot.cut or event.in_flight or event.ending.signal is not None or event.ending.code == ChildExit.FORCED
+    slot = replace(slot, state=State.STOPPED, since=now, pid=None, ladder=())
+    return replace(slot, last_ending=event.ending, cut=cut), ()
+
+
+def _paused(slot: Slot, now: float) -> Slot:
+    """No longer consuming: what it has consumed counts."""
+    stretch = 0.0 if slot.consuming_since is None else now - slot.consuming_since
+    return replace(slot, since=now, consuming_since=None, consumed=slot.consumed + stretch)
+
+
+# Any: each function takes the one event that it is listed for.
+Transition: TypeAlias = Callable[[Slot, Any, float, Rules], Step]
+
+_resting: dict[type[Event], Transition] = {
+    Forked: _forked,
+    ForkFailed: _fork_failed,
+    StopAsked: _stopped,
+    ForceAsked: _stopped,
+}
+_running: dict[type[Event], Transition] = {
+    Consuming: _consuming,
+    Waiting: _waiting,
+    Exited: _crashed,
+    StopAsked: _draining,
+    ForceAsked: _forced,
+}
+
+TABLE: Mapping[State, Mapping[type[Event], Transition]] = {
+    State.PENDING: _resting,
+    State.BACKOFF: _resting,
+    State.FAILED: _resting,
+    State.STARTING: {**_running, Booted: _booted, TimePassed: _climbed},
+    State.WAITING: {**_running, Waiting: _reason_changed},
+    State.CONSUMING: _running,
+    State.DRAINING: {Exited: _left, TimePassed: _climbed, ForceAsked: _forced},
+    State.STOPPED: {},
+}

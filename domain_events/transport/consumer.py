@@ -1,0 +1,406 @@
+"""The broker's side of a consumer: everything that happens in the I/O thread "de-io".
+
+The handling thread calls `take` and `settle`; the rest of this file runs in the I/O thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeAlias
+
+from pika import BasicProperties, exceptions
+from pika.adapters.select_connection import IOLoop
+from pika.connection import Connection as AnyConnection
+
+from domain_events.errors import BrokerError, BrokerRefused, SendError, TopologyMismatch, Unroutable
+from domain_events.registration import Registration
+from domain_events.settings import Broker
+from domain_events.stopping import Stop
+from domain_events.transport.connection import Connection
+from domain_events.transport.handover import HandOver
+from domain_events.transport.io_thread import IOThread
+from domain_events.transport.problems import channel_problem
+from domain_events.transport.publisher import Publication, Publisher
+from domain_events.transport.subscription import Delivery, Subscription
+from domain_events.transport.topology import Queue
+
+logger = logging.getLogger(__name__)
+
+LONGEST_UNACKED = 0.05
+"""Seconds that an event may be done without the broker knowing."""
+
+SLOW_HANDLER = 0.01
+"""Seconds. After a slower handler an ack of its own costs nothing worth saving."""
+
+LONG_HANDLER = 15 * 60.0
+"""Seconds: half of the broker's delivery acknowledgement timeout (rabbitmq.com/docs/consumers)."""
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+"""Seconds, before coming back to a broker that is away; with full jitter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The event is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """The event was not begun: back into the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The event goes on in another queue: publish it there, and ack when that is confirmed."""
+
+    queue: Queue
+    properties: BasicProperties
+
+
+Settlement: TypeAlias = Ack | GiveBack | Copy
+
+
+class Listener(Protocol):
+    """Who is told how the consumer fares; called in the I/O thread."""
+
+    def consuming(self) -> None: ...
+
+    def disconnected(self, reason: str) -> None: ...
+
+
+class Consumer:
+    """The receivers of one process: a connection to consume and settle, and one to publish copies.
+
+    Two, because the broker stops reading from a connection that publishes while it is short of memory or disk, and
+    acks must go on then.
+    """
+
+    def __init__(
+        self,
+        registrations: Sequence[Registration],
+        brokers: Sequence[Broker],
+        *,
+        stop: Stop,
+        listener: Listener,
+        forced: Callable[[bool], None] | None = None,
+    ) -> None:
+        names = ",".join(registration.name for registration in registrations)
+        self.error: BaseException | None = None
+        """Why consuming ended without having been asked to."""
+        self._stop = stop
+        self._listener = listener
+        self._forced = forced
+        self._handover: HandOver[Delivery | None] = HandOver()
+        self._done: deque[tuple[Delivery, Settlement]] = deque()
+        self._in_hand: Delivery | None = None
+        self._in_hand_since = 0.0
+        self._oldest_done = 0.0
+        self._io = IOThread("de-io", self._on_crash)
+        self._connection = Connection(
+            self._io, brokers, name=f"receiver {names}", opened=self._on_opened, lost=self._on_lost
+        )
+        self._publisher = Publisher(self._io, brokers, name=f"receiver {names} (copies)", longest_pause=LONGEST_PAUSE)
+        self._subscriptions = [Subscription(registration, self._deliver) for registration in registrations]
+        self._failures = 0
+        self._pause: object | None = None
+        self._tick: object | None = None
+        self._warned_of: Delivery | None = None
+        self._has_consumed = False
+        self._draining = False
+        self._finishing = False
+
+    # Called in the handling thread
+
+    def start(self, timeout: float | None = None) -> None:
+        """Begin; with `timeout` (seconds) ask for a stop by itself."""
+
+        def begin() -> None:
+            self._io.loop.add_handler(self._stop.fileno(), self._on_stop_signal, IOLoop.READ)
+            if timeout is not None:
+                self._io.later(timeout, self._stop.request)
+            self._connection.open()
+
+        self._io.call(begin)
+        self._io.start()
+
+    def take(self) -> Delivery | None:
+        """The next delivery; waits for it. None when all is settled and the connections are closed."""
+        delivery = self._handover.take()
+        self._in_hand_since = time.monotonic()
+        self._in_hand = delivery
+        return delivery
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> None:
+        """Tell the broker, soon: many acks become one, but none waits longer than LONGEST_UNACKED."""
+        now = time.monotonic()
+        if not self._done:
+            self._oldest_done = now
+        self._in_hand = None
+        self._done.append((delivery, settlement))
+        if (
+            type(settlement) is not Ack
+            or not self._handover
+            or now - self._in_hand_since > SLOW_HANDLER
+            or now - self._oldest_done > LONGEST_UNACKED
+            or len(self._done) * 2 >= delivery.subscription.prefetch
+        ):
+            self._io.call(self._settle_done)
+
+    def close(self) -> None:
+        """End the I/O thread. To be called when `take` has returned None, or after an error."""
+        self._io.stop()
+        for delivery, _settlement in self._done:
+            _warn_stale(delivery)
+
+    # Connecting and subscribing
+
+    def _on_opened(self, connection: AnyConnection) -> None:
+        self._amqp = connection
+        for subscription in self._subscriptions:
+            self._subscribe(subscription)
+
+    def _subscribe(self, subscription: Subscription) -> None:
+        subscription.pause = None
+        if not self._draining and self._connection.is_open:
+            subscription.start(
+                self._amqp,
+                consuming=self._on_consuming,
+                failed=partial(self._on_not_subscribed, subscription),
+                lost=partial(self._on_unsubscribed, subscription),
+                cancelled=partial(self._on_cancelled, subscription),
+            )
+
+    def _on_consuming(self) -> None:
+        if all(subscription.consuming for subscription in self._subscriptions):
+            self._failures = 0
+            self._has_consumed = True
+            self._listener.consuming()
+
+    def _on_not_subscribed(self, subscription: Subscription, error: Exception) -> None:
+        problem = channel_problem(error)
+        gone = isinstance(error, exceptions.ChannelClosed) and error.reply_code == 404
+        if isinstance(problem, (TopologyMismatch, BrokerRefused)) and not gone and not self._has_consumed:
+            self._end(problem)
+        else:
+            self._subscribe_later(subscription, problem)
+
+    def _on_unsubscribed(self, subscription: Subscription, error: Exception) -> None:
+        self._lose(subscription)
+        # When the connection is lost its channels are told first; _on_lost does the rest.
+        if isinstance(error, exceptions.ChannelClosed):
+            self._subscribe_later(subscription, channel_problem(error))
+        self._finish_when_settled()
+
+    def _on_cancelled(self, subscription: Subscription) -> None:
+        channel = subscription.channel
+        self._lose(subscription)
+        if channel is not None and channel.is_open:
+            channel.close()
+        self._subscribe_later(subscription, SendError("the broker cancelled the consumer; is the queue deleted?"))
+        self._finish_when_settled()
+
+    def _subscribe_later(self, subscription: Subscription, problem: BrokerError) -> None:
+        if self._draining or not self._connection.is_open or subscription.pause is not None:
+            return
+        delay = _pause(subscription.failures)
+        subscription.failures += 1
+        name = subscription.registration.name
+        logger.warning("receiver %s does not consume: %s; trying again in %.1f s", name, problem, delay)
+        self._listener.disconnected(str(problem))
+        subscription.pause = self._io.later(delay, partial(self._subscribe, subscription))
+
+    def _on_lost(self, error: SendError) -> None:
+        for subscription in self._subscriptions:
+            self._lose(subscription)
+        if self._draining:
+            self._finish_when_settled()
+        elif isinstance(error, BrokerRefused) and not self._has_consumed:
+            self._end(error)
+        else:
+            delay = _pause(self._failures)
+            self._failures += 1
+            logger.warning("the broker is away: %s; trying again in %.1f s", error, delay)
+            self._listener.disconnected(str(error))
+            self._pause = self._io.later(delay, self._connection.open)
+
+    def _lose(self, subscription: Subscription) -> None:
+        if subscription.pause is not None:
+            self._io.cancel(subscription.pause)
+            subscription.pause = None
+        for copy in subscription.reset():
+            self._publisher.cancel(copy)
+        # What nobody has begun comes again on the next channel: handling it now too would only make duplicates.
+        for delivery in self._handover.take_back():
+            if delivery is None or not delivery.is_stale:
+                self._handover.put(delivery)
+
+    # Deliveries and outcomes
+
+    def _deliver(self, delivery: Delivery) -> None:
+        if self._draining:
+            delivery.subscription.give_back(delivery.tag)
+            return
+        self._handover.put(delivery)
+        if self._tick is None:
+            self._tick = self._io.later(LONGEST_UNACKED, self._on_tick)
+
+    def _on_tick(self) -> None:
+        """Runs while something is unsettled: no finished event stays unknown to the broker behind a long handler."""
+        self._settle_done()
+        in_hand = self._in_hand
+        if (
+            in_hand is not None
+            and time.monotonic() - self._in_hand_since > LONG_HANDLER
+            and in_hand is not self._warned_of
+        ):
+            self._warned_of = in_hand
+            logger.warning(
+                "receiver %s has been busy with one event for %d minutes; at twice that the broker takes it back",
+                in_hand.registration.name,
+                LONG_HANDLER // 60,
+            )
+        busy = any(len(subscription.unsettled) for subscription in self._subscriptions)
+        self._tick = self._io.later(LONGEST_UNACKED, self._on_tick) if busy else None
+
+    def _settle_done(self) -> None:
+        while self._done:
+            delivery, settlement = self._done.popleft()
+            subscription = delivery.subscription
+            if delivery.is_stale:
+                _warn_stale(delivery)
+                continue
+            match settlement:
+                case Ack():
+                    subscription.unsettled.done(delivery.tag)
+                case GiveBack():
+                    subscription.give_back(delivery.tag)
+                case Copy():
+                    self._copy(delivery, settlement)
+        for subscription in self._subscriptions:
+            subscription.send_acks()
+        self._finish_when_settled()
+
+    def _copy(self, delivery: Delivery, settlement: Copy, failures: int = 0) -> None:
+        if delivery.is_stale:
+            return
+        publication = Publication(
+            exchange="",
+            routing_key=settlement.queue.name,
+            properties=settlement.properties,
+            body=delivery.body,
+            mandatory=True,
+            needs=settlement.queue,
+            done=partial(self._on_copied, delivery, settlement, failures),
+        )
+        delivery.subscription.copies[delivery.tag] = publication
+        self._publisher.submit(publication)
+
+    def _on_copied(self, delivery: Delivery, settlement: Copy, failures: int, error: BrokerError | None) -> None:
+        if delivery.is_stale:
+            return
+        subscription = delivery.subscription
+        subscription.copies.pop(delivery.tag, None)
+        if error is None:
+            # Only now: a crash before this leaves two of the event, the other order none.
+            subscription.unsettled.done(delivery.tag)
+            subscription.send_acks()
+            self._finish_when_settled()
+        elif self._draining:
+            subscription.give_back(delivery.tag)
+            self._finish_when_settled()
+        elif isinstance(error, Unroutable) and not failures:
+            self._copy(delivery, settlement, failures + 1)  # the queue was deleted; it is declared again
+        else:
+            delay = max(1.0, _pause(failures))
+            logger.error(
+                "receiver %s cannot put an event into %s: %s; it stays unacknowledged, trying again in %.1f s",
+                delivery.registration.name,
+                settlement.queue.name,
+                error,
+                delay,
+            )
+            self._io.later(delay, partial(self._copy, delivery, settlement, failures + 1))
+
+    # Stopping
+
+    def _on_stop_signal(self, _fd: int, _events: int) -> None:
+        signals = self._stop.read_signals()
+        if signal.SIGQUIT in signals and self._forced is not None:
+            self._settle_done()
+            self._forced(self._in_hand is not None)
+        if self._stop.requested:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Take no more, give back what nobody has begun, wait for what is in hand."""
+        if self._draining:
+            return
+        self._draining = True
+        for handle in (self._pause, *(subscription.pause for subscription in self._subscriptions)):
+            if handle is not None:
+                self._io.cancel(handle)
+        # Cancel first: what is given back must not come straight back to us.
+        for subscription in self._subscriptions:
+            subscription.stop()
+        for delivery in self._handover.take_back():
+            if delivery is not None and not delivery.is_stale:
+                delivery.subscription.give_back(delivery.tag)
+        self._settle_done()
+        self._free_stuck_copies()
+
+    def _free_stuck_copies(self) -> None:
+        """A copy that the broker does not take now would hold up the drain: give its event back instead."""
+        if self._finishing:
+            return
+        if self._publisher.problem is not None:
+            for subscription in self._subscriptions:
+                for tag, copy in list(subscription.copies.items()):
+                    self._publisher.cancel(copy)
+                    subscription.give_back(tag)
+                subscription.copies.clear()
+            self._finish_when_settled()
+        self._io.later(0.2, self._free_stuck_copies)
+
+    def _finish_when_settled(self) -> None:
+        if not self._draining or self._finishing:
+            return
+        if all(not len(subscription.unsettled) for subscription in self._subscriptions):
+            self._finish()
+
+    def _finish(self) -> None:
+        self._finishing = True
+        self._connection.close(lambda: self._publisher.close(self._say_end))
+
+    def _say_end(self) -> None:
+        self._io.loop.remove_handler(self._stop.fileno())
+        self._handover.put(None)
+
+    def _end(self, error: BaseException) -> None:
+        """Something that trying again cannot help."""
+        self.error = error
+        self._draining = True
+        self._finish()
+
+    def _on_crash(self, error: BaseException) -> None:
+        self.error = error
+        self._handover.take_back()
+        self._handover.put(None)
+
+
+def _pause(failures: int) -> float:
+    return random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)))  # noqa: S311 - no secret
+
+
+def _warn_stale(delivery: Delivery) -> None:
+    logger.warning(
+        "receiver %s: the connection was lost while an event was being handled; the event comes again",
+        delivery.registration.name,
+    )

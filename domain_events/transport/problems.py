@@ -1,0 +1,107 @@
+"""What pika's and the broker's errors mean, in our own words."""
+
+from __future__ import annotations
+
+import re
+import ssl
+
+from pika import exceptions
+
+from domain_events.errors import BrokerError, BrokerRefused, ConnectionFailed, SendError, TopologyMismatch
+from domain_events.settings import Broker
+
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>[^']*)' in vhost '[^']*': "
+    r"received (?P<received>.*?) but current is (?P<current>.*)",
+    re.DOTALL,
+)
+
+
+def connection_problem(error: BaseException | None, broker: Broker) -> SendError:
+    """Why `broker` could not be reached, or was lost: BrokerRefused, or ConnectionFailed when it may come back."""
+    cause = _root(error)
+    if isinstance(cause, exceptions.ProbableAuthenticationError):
+        return BrokerRefused(f"{broker} refused the login of user {broker.user!r} (403); check name and password")
+    if isinstance(cause, exceptions.ProbableAccessDeniedError) and not _is_passing(cause):
+        return BrokerRefused(
+            f"{broker} refused the virtual host {broker.virtual_host!r} to user {broker.user!r} (530); "
+            f"create it or set permissions"
+        )
+    if isinstance(cause, exceptions.ConnectionClosed):
+        if cause.reply_code in (402, 403, 530) and not _is_passing(cause):
+            return BrokerRefused(f"{broker} closed the connection: {_said(cause)}")
+        return ConnectionFailed(f"{broker} closed the connection: {_said(cause)}")
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return ConnectionFailed(
+            f"{broker}: its TLS certificate is not trusted: {cause.verify_message}; "
+            f"name the authority that signed it with ?cacertfile="
+        )
+    if isinstance(cause, ssl.SSLError):
+        return ConnectionFailed(f"{broker}: TLS failed: {cause.reason or cause}")
+    if isinstance(cause, OSError):
+        return ConnectionFailed(f"{broker}: {cause.strerror or cause}")
+    if isinstance(cause, exceptions.AMQPHeartbeatTimeout):
+        return ConnectionFailed(f"{broker} missed its heartbeats")
+    if cause is None:
+        return ConnectionFailed(f"{broker}: the connection was closed")
+    return ConnectionFailed(f"{broker}: the connection failed: {_first_line(cause)}")
+
+
+def channel_problem(error: BaseException) -> BrokerError:
+    """Why the broker closed a channel: TopologyMismatch, BrokerRefused, or SendError when it may pass."""
+    if isinstance(error, exceptions.ChannelClosed):
+        text = str(error.reply_text)
+        found = _INEQUIVALENT.search(text)
+        if found:
+            return _mismatch(found)
+        if error.reply_code in (403, 404, 406):
+            return BrokerRefused(f"the broker refused: {_said(error)}")
+        return SendError(f"the broker closed the channel: {_said(error)}")
+    return SendError(f"the channel was lost: {_first_line(error)}")
+
+
+def _mismatch(found: re.Match[str]) -> TopologyMismatch:
+    kind, name = found["kind"], found["name"]
+    return TopologyMismatch(
+        f"{kind} {name!r} exists with another {found['argument']!r}: "
+        f"asked for {_plain(found['received'])}, there is {_plain(found['current'])}. "
+        f"Ask for what is there, or drain it and delete it: rabbitmqctl delete_{kind} {name}"
+        if kind == "queue"
+        else f"exchange {name!r} exists with another {found['argument']!r}: "
+        f"asked for {_plain(found['received'])}, there is {_plain(found['current'])}. "
+        f"Use another exchange, or delete this one when nobody uses it any more"
+    )
+
+
+def _plain(value: str) -> str:
+    """Erlang's "the value '1000' of type 'signedint'" as 1000."""
+    found = re.match(r"the value '(.*)' of type '.*'", value, re.DOTALL)
+    return (found[1] if found else value.strip("'")) or "nothing"
+
+
+def _root(error: BaseException | None) -> BaseException | None:
+    """The innermost cause: pika wraps what happened up to three times."""
+    seen = error
+    while seen is not None:
+        nested = getattr(seen, "exceptions", None)
+        inner = nested[-1] if nested else getattr(seen, "exception", None)
+        if inner is None and seen.args and isinstance(seen.args[0], BaseException):
+            inner = seen.args[0]
+        if not isinstance(inner, BaseException):
+            return seen
+        seen = inner
+    return None
+
+
+def _is_passing(error: BaseException) -> bool:
+    """A node that is still booting has no virtual hosts yet, or has them "down"."""
+    return "is down" in str(error)
+
+
+def _said(error: exceptions.ConnectionClosed | exceptions.ChannelClosed) -> str:
+    return f"{error.reply_code} {error.reply_text}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

@@ -1,0 +1,377 @@
+"""Publishing with confirms: what is submitted is confirmed, or its owner is told why not."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from pika import BasicProperties, exceptions, spec
+from pika.channel import Channel
+from pika.connection import Connection as AnyConnection
+
+from domain_events.errors import (
+    BrokerError,
+    BrokerRefused,
+    EventTooLarge,
+    SendError,
+    TopologyMismatch,
+    Unroutable,
+)
+from domain_events.settings import Broker
+from domain_events.transport.connection import Connection
+from domain_events.transport.declaring import declare_exchange, declare_queue, open_channel
+from domain_events.transport.io_thread import IOThread
+from domain_events.transport.problems import channel_problem
+from domain_events.transport.script import Script, Steps
+from domain_events.transport.topology import Queue
+
+logger = logging.getLogger(__name__)
+
+MOST_IN_FLIGHT = 1000
+"""Unconfirmed publications at a time: enough for the broker's group commit, little to send again after a loss."""
+
+
+class State(enum.Enum):
+    WAITING = "waiting"  # not given to the broker, or to a connection that is lost since
+    IN_FLIGHT = "in flight"  # given to the broker, no confirm yet
+    DONE = "done"
+
+
+class Publication:
+    """One message on its way. `done` is called once, in the I/O thread: None when confirmed, else the reason."""
+
+    __slots__ = (
+        "body",
+        "done",
+        "ever_sent",
+        "exchange",
+        "mandatory",
+        "needs",
+        "properties",
+        "returned",
+        "routing_key",
+        "state",
+    )
+
+    def __init__(
+        self,
+        *,
+        exchange: str,
+        routing_key: str,
+        properties: BasicProperties,
+        body: bytes,
+        mandatory: bool,
+        done: Callable[[BrokerError | None], None],
+        needs: Queue | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.properties = properties
+        self.body = body
+        self.mandatory = mandatory
+        self.done = done
+        self.needs = needs
+        """A queue that is declared before, once for each connection."""
+        self.state = State.WAITING
+        self.ever_sent = False
+        self.returned = False
+
+    def finish(self, error: BrokerError | None) -> None:
+        if self.state is not State.DONE:
+            self.state = State.DONE
+            self.done(error)
+
+
+class Publisher:
+    """Belongs into the I/O thread. Connects when something is submitted; after a loss it sends again what was not
+    confirmed, in the old order, until the owner cancels it."""
+
+    def __init__(
+        self,
+        io: IOThread,
+        brokers: Sequence[Broker],
+        *,
+        name: str,
+        exchange: str | None = None,
+        longest_pause: float = 2.0,
+    ) -> None:
+        self._io = io
+        self._exchange = exchange
+        self._longest_pause = longest_pause
+        self._connection = Connection(io, brokers, name=name, opened=self._on_opened, lost=self._on_lost)
+        self._amqp: AnyConnection | None = None
+        self._opening = False
+        self._script: Script[Channel] | None = None
+        self._declaring: Script[None] | None = None
+        self._channel: Channel | None = None
+        self._waiting: deque[Publication] = deque()
+        self._in_flight: dict[int, Publication] = {}  # by delivery tag, oldest first
+        self._next_tag = 1
+        self._declared: set[str] = set()
+        self._failures = 0
+        self._pause: object | None = None
+        self._exchange_was_missing = False
+        self._suspects = 0  # how many publications to send one at a time, to find the one the broker objects to
+        self.closing = False
+        self._problem: BrokerError | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is confirmed at the moment; None when all is well."""
+        return self._connection.blocked or (str(self._problem) if self._problem is not None else None)
+
+    def submit(self, publication: Publication) -> None:
+        self._waiting.append(publication)
+        self._work()
+
+    def cancel(self, publication: Publication) -> None:
+        """Do not send it again. Its `done` is not called any more; the broker may have it already."""
+        if publication.state is State.WAITING:
+            self._waiting.remove(publication)
+        publication.state = State.DONE
+
+    def distrust(self) -> None:
+        """Drop a connection that takes what it is given and answers nothing; work goes on with a new one."""
+        self._connection.drop()
+
+    def close(self, closed: Callable[[], None]) -> None:
+        """Leave the broker. What is not confirmed by now is not reported any more."""
+        self.closing = True
+        self._drop_scripts()
+        self._channel = None
+        if self._pause is not None:
+            self._io.cancel(self._pause)
+        self._connection.close(closed)
+
+    def forget(self) -> None:
+        """In a forked child: see `Connection.forget`."""
+        self._connection.forget()
+
+    # Connecting
+
+    def _work(self) -> None:
+        if self._channel is not None:
+            self._pump()
+        elif not (self._opening or self._pause or self.closing):
+            self._open()
+
+    def _open(self) -> None:
+        self._pause = None
+        if not self._has_work():
+            return
+        self._opening = True
+        if self._connection.is_open:
+            self._start_channel()
+        else:
+            self._connection.open()
+
+    def _on_opened(self, connection: AnyConnection) -> None:
+        self._amqp = connection
+        self._start_channel()
+
+    def _start_channel(self) -> None:
+        self._script = Script(self._channel_steps(), done=self._on_channel, failed=self._on_channel_failed)
+        self._script.start()
+
+    def _channel_steps(self) -> Steps[Channel]:
+        assert self._amqp is not None
+        another = partial(open_channel, self._amqp, self._on_channel_closed)
+        channel: Channel = yield another()
+        if self._exchange is not None:
+            channel = yield from declare_exchange(another, channel, self._exchange)
+        channel.add_on_return_callback(self._on_return)
+        yield lambda done: channel.confirm_delivery(self._on_confirm, callback=done)
+        return channel
+
+    def _on_channel(self, channel: Channel) -> None:
+        self._opening = False
+        self._failures = 0
+        self._problem = None
+        self._channel = channel
+        self._next_tag = 1
+        self._declared.clear()
+        self._pump()
+
+    def _on_channel_failed(self, error: Exception) -> None:
+        self._opening = False
+        problem = channel_problem(error)
+        self._problem = problem
+        if isinstance(problem, (BrokerRefused, TopologyMismatch)):
+            self._fail_all(problem)
+        else:
+            self._pause_then_open()
+
+    def _on_lost(self, error: SendError) -> None:
+        self._opening = False
+        self._problem = error
+        self._drop_scripts()
+        self._take_back()
+        if isinstance(error, BrokerRefused) and self._channel is None:
+            self._fail_all(error)
+        self._channel = None
+        self._pause_then_open()
+
+    def _on_channel_closed(self, channel: Channel, error: Exception) -> None:
+        if self.closing:
+            return
+        if self._script is not None and self._script.running:
+            self._script.throw(error)
+            return
+        if channel is not self._channel or not isinstance(error, exceptions.ChannelClosedByBroker):
+            return  # of an earlier channel, or the whole connection is going: _on_lost follows
+        self._channel = None
+        if self._declaring is not None and self._declaring.running:
+            self._declaring.throw(error)
+            self._take_back()
+        elif error.reply_code == 404 and not self._exchange_was_missing:
+            # The exchange was deleted under us. It is declared with the next channel.
+            self._exchange_was_missing = True
+            self._take_back()
+        else:
+            self._convict(channel_problem(error), error)
+        self._pause_then_open()
+
+    def _pause_then_open(self) -> None:
+        if self.closing or self._pause is not None or not self._has_work():
+            return
+        # Full jitter, so that many senders do not come back in step. The first attempt is immediate.
+        ceiling = min(self._longest_pause, 0.1 * 2**self._failures) if self._failures else 0.0
+        self._failures = min(self._failures + 1, 20)
+        self._pause = self._io.later(random.uniform(0, ceiling), self._open)  # noqa: S311 - no secret
+
+    def _drop_scripts(self) -> None:
+        for script in (self._script, self._declaring):
+            if script is not None and script.running:
+                script.cancel()
+
+    # Publishing
+
+    def _has_work(self) -> bool:
+        return any(publication.state is not State.DONE for publication in self._waiting)
+
+    def _pump(self) -> None:
+        """Give the broker what waits, as far as the window allows."""
+        while self._waiting and self._channel is not None and len(self._in_flight) < self._window():
+            publication = self._waiting[0]
+            if publication.state is State.DONE:
+                self._waiting.popleft()
+                continue
+            if publication.needs is not None and publication.needs.name not in self._declared:
+                self._declare(publication.needs)
+                return  # goes on when the queue is there
+            self._waiting.popleft()
+            self._publish(self._channel, publication)
+
+    def _window(self) -> int:
+        return 1 if self._suspects > 0 else MOST_IN_FLIGHT
+
+    def _publish(self, channel: Channel, publication: Publication) -> None:
+        publication.state = State.IN_FLIGHT
+        publication.ever_sent = True
+        publication.returned = False
+        self._in_flight[self._next_tag] = publication
+        self._next_tag += 1
+        channel.basic_publish(
+            publication.exchange,
+            publication.routing_key,
+            publication.body,
+            publication.properties,
+            mandatory=publication.mandatory,
+        )
+
+    def _declare(self, queue: Queue) -> None:
+        if self._declaring is not None and self._declaring.running:
+            return
+        channel = self._channel
+        assert channel is not None
+
+        def declared(_nothing: None) -> None:
+            self._declared.add(queue.name)
+            self._pump()
+
+        def failed(error: Exception) -> None:
+            # Those that need this queue fail; _on_channel_closed opens a new channel for the others.
+            problem = channel_problem(error)
+            for publication in list(self._waiting):
+                if publication.needs is not None and publication.needs.name == queue.name:
+                    self._waiting.remove(publication)
+                    publication.finish(problem)
+
+        self._declaring = Script(declare_queue(channel, queue), done=declared, failed=failed)
+        self._declaring.start()
+
+    def _on_return(
+        self, _channel: Channel, method: spec.Basic.Return, properties: BasicProperties, _body: bytes
+    ) -> None:
+        # basic.return names no delivery tag. It comes before the ack of the same message, so the first publication
+        # in flight with the same id and key that was not returned yet is the one; twins go to the same queues.
+        for publication in self._in_flight.values():
+            if (
+                publication.mandatory
+                and not publication.returned
+                and publication.properties.message_id == properties.message_id
+                and publication.routing_key == method.routing_key
+                and publication.exchange == method.exchange
+            ):
+                publication.returned = True
+                return
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        tags = [method.delivery_tag]
+        if method.multiple:
+            tags = [tag for tag in self._in_flight if tag <= method.delivery_tag or method.delivery_tag == 0]
+        taken = isinstance(method, spec.Basic.Ack)
+        for tag in tags:
+            publication = self._in_flight.pop(tag, None)
+            if publication is None:
+                continue
+            self._suspects -= self._suspects > 0
+            self._exchange_was_missing = False
+            if not taken:
+                publication.finish(SendError("the broker did not take the event (nack): a queue is full or failing"))
+            elif publication.returned:
+                if publication.needs is not None:
+                    self._declared.discard(publication.needs.name)
+                where = f"exchange {publication.exchange!r}" if publication.exchange else "the default exchange"
+                publication.finish(Unroutable(f"{where} has no queue for the routing key {publication.routing_key!r}"))
+            else:
+                publication.finish(None)
+        self._work()
+
+    # Losing
+
+    def _take_back(self) -> None:
+        """Everything unconfirmed waits again, before what was not sent yet."""
+        for publication in self._in_flight.values():
+            if publication.state is State.IN_FLIGHT:
+                publication.state = State.WAITING
+        self._waiting.extendleft(reversed(self._in_flight.values()))
+        self._in_flight.clear()
+
+    def _convict(self, problem: BrokerError, error: exceptions.ChannelClosed) -> None:
+        """The broker closed the channel because of one publication, without saying which one.
+
+        With one in flight it is that one. With several, all are sent again, one at a time: the next time it is clear,
+        and the innocent ones are confirmed. (Those that the broker had taken already are duplicates then.)
+        """
+        flying = [publication for publication in self._in_flight.values() if publication.state is State.IN_FLIGHT]
+        if len(flying) == 1:
+            self._in_flight.clear()
+            self._suspects = 0 if self._suspects <= 1 else self._suspects - 1
+            if error.reply_code == 406 and "larger than" in error.reply_text:
+                problem = EventTooLarge(f"the event has {len(flying[0].body)} bytes: {error.reply_text}")
+            flying[0].finish(problem)
+        else:
+            self._suspects = len(flying)
+            self._take_back()
+
+    def _fail_all(self, problem: BrokerError) -> None:
+        self._take_back()
+        while self._waiting:
+            self._waiting.popleft().finish(problem)

@@ -1,0 +1,54 @@
+"""AMQP requests one after the other, written as a generator instead of a chain of callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeAlias, TypeVar
+
+Step: TypeAlias = Callable[[Callable[[Any], None]], Any]
+"""Makes a request; calls what it is given with the broker's answer."""
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Step, Any, T]
+
+
+class Script(Generic[T]):
+    """Runs `steps` in the I/O thread; ends in exactly one of `done`, `failed` or silence after `cancel()`."""
+
+    def __init__(self, steps: Steps[T], *, done: Callable[[T], None], failed: Callable[[Exception], None]) -> None:
+        self._steps = steps
+        self._done = done
+        self._failed = failed
+        self._step = 0
+        self.running = True
+
+    def start(self) -> None:
+        self._advance(lambda: next(self._steps))
+
+    def throw(self, error: Exception) -> None:
+        """The present request failed: the channel is gone. The generator may go on with another one."""
+        if self.running:
+            self._advance(lambda: self._steps.throw(error))
+
+    def cancel(self) -> None:
+        self.running = False
+        self._steps.close()
+
+    def _advance(self, resume: Callable[[], Step]) -> None:
+        self._step += 1
+        mine = self._step
+        try:
+            step = resume()
+        except StopIteration as end:
+            self.running = False
+            self._done(end.value)
+        except Exception as error:  # noqa: BLE001 - handed on to who started the script
+            self.running = False
+            self._failed(error)
+        else:
+            step(lambda answer: self._answered(mine, answer))
+
+    def _answered(self, step: int, answer: Any) -> None:
+        # An answer to a request that has failed meanwhile is nobody's.
+        if self.running and step == self._step:
+            self._advance(lambda: self._steps.send(answer))

@@ -1,0 +1,90 @@
+"""Which exchanges and queues a receiver needs. Pure: plans, nothing is declared here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from domain_events.policy import LONGEST_DELAY
+from domain_events.registration import Registration
+
+EXCHANGE_TYPE = "topic"
+DELIVERY_LIMIT = 100
+"""How often a quorum queue delivers before it dead-letters by itself. A net far below our own policy."""
+
+EXPIRY_OF_PASSING_QUEUES = 60_000
+"""Milliseconds that the queue of a `durable=False` receiver lives without a consumer."""
+
+_LONGEST_TTL = int(LONGEST_DELAY * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue to declare: always durable, never exclusive, never auto-delete."""
+
+    name: str
+    arguments: Mapping[str, str | int] = field(hash=False)
+
+
+def main_queue(registration: Registration) -> Queue:
+    """The queue that the receiver consumes from."""
+    name = registration.name
+    if not registration.durable:
+        # Not transient: RabbitMQ 4.3 refuses that. Not auto-delete: that would lose what comes between the last
+        # child's crash and its restart.
+        return Queue(name, {"x-queue-type": "classic", "x-expires": EXPIRY_OF_PASSING_QUEUES})
+    if registration.queue_type == "classic":
+        return Queue(name, {"x-queue-type": "classic"})
+    return Queue(
+        name,
+        {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": DELIVERY_LIMIT,
+            **_handed_on_safely_to(dead_letter_queue_name(name)),
+        },
+    )
+
+
+def dead_letter_queue(receiver: str) -> Queue:
+    return Queue(dead_letter_queue_name(receiver), {"x-queue-type": "quorum"})
+
+
+def retry_queue(receiver: str, delay: int) -> Queue:
+    """Where events wait `delay` milliseconds before the broker hands them back to `receiver`.
+
+    One queue for each delay: all in it have the same time to live, so none waits behind a longer one.
+    """
+    return Queue(
+        f"{receiver}:retry:{delay}",
+        {"x-queue-type": "quorum", "x-message-ttl": delay, **_handed_on_safely_to(receiver)},
+    )
+
+
+def dead_letter_queue_name(receiver: str) -> str:
+    return f"{receiver}:dead"
+
+
+def retry_delay(seconds: float) -> int:
+    """`seconds` as milliseconds, rounded up to two significant digits.
+
+    25 s, 1.5 s and 300 ms stay exact; 1.234 s becomes 1300 ms. So jitter leads to some ninety queues for each
+    power of ten, not to one for each event.
+    """
+    # 1e-6: 0.3 * 1000 is 300.00000000000006 on some days, and must not become 310.
+    exact = math.ceil(seconds * 1000 - 1e-6)
+    unit = int("1".ljust(len(str(exact)) - 1, "0"))
+    return min(-(-exact // unit) * unit, _LONGEST_TTL)
+
+
+def _handed_on_safely_to(queue: str) -> dict[str, str | int]:
+    """Dead-letter arguments of a quorum queue that keep an event until the next queue has confirmed it.
+
+    at-least-once works only with reject-publish (rabbitmq.com/docs/quorum-queues#dead-lettering).
+    """
+    return {
+        "x-overflow": "reject-publish",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": queue,
+    }

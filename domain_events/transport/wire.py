@@ -1,0 +1,264 @@
+"""What an event, a retry and a dead letter look like on the wire. Pure but for the clock passed in.
+
+Our own headers begin with `domain-events-`: RabbitMQ from 4.0 on ignores or strips `x-` headers from clients.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import struct
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pika import BasicProperties, exceptions
+
+from domain_events.events import DomainEvent
+
+CLOUDEVENTS = "application/cloudevents+json"
+
+ROUTING_KEY = "domain-events-routing-key"
+RETRIES = "domain-events-retries"
+FIRST_FAILED_AT = "domain-events-first-failed-at"
+REASON = "domain-events-reason"
+ERROR_TYPE = "domain-events-error-type"
+ERROR_MESSAGE = "domain-events-error-message"
+TRACEBACK = "domain-events-traceback"
+RECEIVER = "domain-events-receiver"
+HOST = "domain-events-host"
+PID = "domain-events-pid"
+DEAD_AT = "domain-events-dead-at"
+CODE_VERSION = "domain-events-code-version"
+HEADERS_LEFT_OUT = "domain-events-headers-left-out"
+
+LONGEST_MESSAGE = 2_000
+LONGEST_TRACEBACK = 16_000
+LARGEST_HEADERS = 60_000
+"""Bytes. The header block is one frame; 64 KiB is half of RabbitMQ's default frame_max."""
+
+_MOST_RETRIES = 2**31
+
+# The broker's own notes. From 4.0 on it ignores these when a client sends them; before, x-death counts that we sent
+# would be believed, and CC would make more copies.
+_BROKER_HEADERS = frozenset({"x-delivery-count", "x-acquired-count", "CC", "BCC"})
+_BROKER_PREFIXES = ("x-death", "x-first-", "x-last-")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far this receiver has come with an event, from the headers that we put there ourselves."""
+
+    routing_key: str
+    retries: int = 0
+    first_failed_at: float | None = None  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an event became a dead letter."""
+
+    reason: str
+    error_type: str | None = None
+    error_message: str | None = None
+    traceback: str | None = None
+
+    @classmethod
+    def of(cls, reason: str, error: BaseException | None) -> Failure:
+        if error is None:
+            return cls(reason=reason)
+        # A handler that raises Retry or DeadLetter because of another error means that other one.
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        culprit = cause if cause is not None and type(error).__module__ == "domain_events.policy" else error
+        return cls(
+            reason=reason,
+            error_type=type(culprit).__name__,
+            error_message=_text_of(culprit),
+            traceback=_traceback_of(error),
+        )
+
+
+def event_properties(event: DomainEvent, app_id: str | None = None) -> BasicProperties:
+    return BasicProperties(
+        content_type="application/json",
+        content_encoding="utf-8",
+        delivery_mode=2,
+        message_id=event.uuid_string,
+        # An AMQP timestamp is an unsigned number of whole seconds; the exact one is in the body.
+        timestamp=min(max(int(event.timestamp), 0), 2**63 - 1),
+        type=event.routing_key,
+        app_id=app_id,
+    )
+
+
+def read_event(properties: BasicProperties, body: bytes, retries: int) -> DomainEvent:
+    """The event in a delivery. Raises MalformedEvent with the reason."""
+    content_type = properties.content_type
+    stamp = _time_of(properties)
+    if isinstance(content_type, str) and content_type.partition(";")[0].strip().lower() == CLOUDEVENTS:
+        return DomainEvent.from_cloudevent(body, default_timestamp=stamp, retries=retries)
+    return DomainEvent.from_json(body, default_id=_id_of(properties), default_timestamp=stamp, retries=retries)
+
+
+def read_progress(routing_key: str, headers: Mapping[str, Any] | None) -> Progress:
+    """Nothing in the headers can make this fail: what is not of our making counts as not there."""
+    if not headers:
+        return Progress(routing_key)
+    original = headers.get(ROUTING_KEY)
+    retries = headers.get(RETRIES)
+    first = headers.get(FIRST_FAILED_AT)
+    return Progress(
+        routing_key=original if isinstance(original, str) and original else routing_key,
+        retries=min(retries, _MOST_RETRIES) if type(retries) is int and retries > 0 else 0,
+        first_failed_at=_read_seconds(first),
+    )
+
+
+def retry_properties(properties: BasicProperties, progress: Progress, now: float) -> BasicProperties:
+    """The properties of a retry copy: everything of the original, one retry more."""
+    return _copied(
+        properties,
+        {
+            ROUTING_KEY: progress.routing_key,
+            RETRIES: progress.retries + 1,
+            FIRST_FAILED_AT: _seconds(progress.first_failed_at or now),
+        },
+    )
+
+
+def dead_letter_properties(
+    properties: BasicProperties,
+    progress: Progress,
+    failure: Failure,
+    *,
+    receiver: str,
+    now: float,
+    code_version: str | None = None,
+) -> BasicProperties:
+    """The properties of a dead letter: everything of the original, and why it was given up."""
+    notes: dict[str, Any] = {
+        ROUTING_KEY: progress.routing_key,
+        RETRIES: progress.retries,
+        FIRST_FAILED_AT: _seconds(progress.first_failed_at or now),
+        DEAD_AT: _seconds(now),
+        RECEIVER: receiver,
+        HOST: socket.gethostname(),
+        PID: os.getpid(),
+        REASON: shorten(failure.reason, LONGEST_MESSAGE),
+        ERROR_TYPE: failure.error_type,
+        ERROR_MESSAGE: None if failure.error_message is None else shorten(failure.error_message, LONGEST_MESSAGE),
+        TRACEBACK: None if failure.traceback is None else shorten(failure.traceback, LONGEST_TRACEBACK),
+        CODE_VERSION: code_version,
+    }
+    return _copied(properties, {name: value for name, value in notes.items() if value is not None})
+
+
+def shorten(text: str, longest: int) -> str:
+    """At most `longest` characters of `text`, from both ends; printable as UTF-8."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if len(text) <= longest:
+        return text
+    gap = f"\n... {len(text) - longest} characters left out ...\n"
+    kept = max(0, longest - len(gap))
+    return text[: kept // 2] + gap + text[len(text) - (kept - kept // 2) :]
+
+
+def _copied(properties: BasicProperties, notes: dict[str, Any]) -> BasicProperties:
+    foreign = {
+        name: value
+        for name, value in (properties.headers or {}).items()
+        if name not in _BROKER_HEADERS and not name.startswith(_BROKER_PREFIXES) and name not in notes
+    }
+    copy = BasicProperties(
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        headers={**foreign, **notes},
+        delivery_mode=2,
+        priority=properties.priority,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        # Not expiration: an event with a time to live of its own would vanish from the retry queue or the dead letters.
+        message_id=properties.message_id,
+        timestamp=properties.timestamp,
+        type=properties.type,
+        # Not user_id: the broker compares it with our login and refuses the copy.
+        app_id=properties.app_id,
+        cluster_id=properties.cluster_id,
+    )
+    try:
+        size = _size(copy)
+    except _UNWRITABLE:
+        foreign = {name: _writable(name, value) for name, value in foreign.items()}
+        copy.headers = {**foreign, **notes}
+        size = _size(copy)
+    if size > LARGEST_HEADERS:
+        _make_room(copy, foreign, notes)
+    return copy
+
+
+_UNWRITABLE = (struct.error, OverflowError, exceptions.UnsupportedAMQPFieldException)
+
+
+def _writable(name: str, value: Any) -> Any:
+    """pika reads values that it cannot write again (large decimals); their text is better than nothing."""
+    try:
+        _size(BasicProperties(headers={name: value}))
+    except _UNWRITABLE:
+        return str(value)
+    return value
+
+
+def _make_room(copy: BasicProperties, foreign: dict[str, Any], notes: dict[str, Any]) -> None:
+    """Cut the traceback, then leave out the largest foreign headers, until the header block fits."""
+    if TRACEBACK in notes:
+        notes[TRACEBACK] = shorten(notes[TRACEBACK], LONGEST_TRACEBACK // 4)
+    sizes = {name: _size(BasicProperties(headers={name: value})) for name, value in foreign.items()}
+    left_out = 0
+    copy.headers = {**foreign, **notes}
+    while _size(copy) > LARGEST_HEADERS and foreign:
+        largest = max(foreign, key=sizes.__getitem__)
+        del foreign[largest]
+        left_out += 1
+        copy.headers = {**foreign, **notes, HEADERS_LEFT_OUT: left_out}
+
+
+def _size(properties: BasicProperties) -> int:
+    return sum(len(piece) for piece in properties.encode())
+
+
+def _seconds(moment: float) -> str:
+    """Unix seconds as text: pika writes no floating point numbers into headers."""
+    return f"{moment:.6f}"
+
+
+def _read_seconds(value: object) -> float | None:
+    try:
+        moment = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return None
+    return moment if math.isfinite(moment) else None
+
+
+def _id_of(properties: BasicProperties) -> str | None:
+    return properties.message_id if isinstance(properties.message_id, str) and properties.message_id else None
+
+
+def _time_of(properties: BasicProperties) -> float | None:
+    stamp = properties.timestamp
+    return float(stamp) if isinstance(stamp, int) and stamp > 0 else None
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as worse:  # noqa: BLE001 - the __str__ of an exception class that is not ours
+        return f"(its __str__ raised {type(worse).__name__})"
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as worse:  # noqa: BLE001 - formatting calls __str__ and source loaders that are not ours
+        return f"(formatting it raised {type(worse).__name__})"

@@ -1,0 +1,136 @@
+"""What an event's `data` may hold, and how it is written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from domain_events.errors import UnsendableData
+
+
+def write_json(body: dict[str, Any]) -> bytes:
+    """`body` as compact UTF-8 JSON. Raises UnsendableData, which names what cannot be written and where.
+
+    Besides JSON's own: datetime, date and time (ISO 8601), UUID and Decimal (strings), Enum (its value) and
+    dataclasses (objects). Keys may be what the json module takes: str, int, float, bool and None.
+    """
+    try:
+        text = _to_utf8(body)
+    except (TypeError, ValueError, RecursionError) as error:
+        # Only now look for the place: a walk through everything costs more than the encoding.
+        raise UnsendableData(_find_culprit(body, error)) from error
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate has no UTF-8; as an escape it is legal JSON and survives the way.
+        return _to_ascii(body).encode()
+
+
+def _plain(value: object) -> object:
+    """What stands in JSON for a value that json cannot write itself. Raises TypeError when nothing does."""
+    match value:
+        case date() | time():  # a datetime is a date
+            return value.isoformat()
+        case UUID() | Decimal():
+            return str(value)
+        case Enum():
+            return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # Not asdict(): it copies deeply, which costs, and fails where something cannot be copied.
+        try:
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        except AttributeError as error:
+            raise TypeError(f"{_type_name(value)} has an unset field") from error
+    raise TypeError(f"{_type_name(value)} cannot be written as JSON")
+
+
+_to_utf8 = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
+_to_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
+
+
+def _find_culprit(body: dict[str, Any], error: Exception) -> str:
+    """What made the encoder fail with `error`. A loop, not a recursion: the nesting may be the culprit."""
+    levels = [_children(body)]
+    steps: list[str] = []  # one for each level below the first
+    opened = [id(body)]  # what each level is the inside of
+    inside = set(opened)
+    while levels:
+        child = next(levels[-1], None)
+        if child is None:
+            levels.pop()
+            inside.discard(opened.pop())
+            del steps[-1:]
+            continue
+        step, value = child
+        try:
+            inner = _container(value)
+            if inner is not None and id(value) in inside:
+                raise ValueError("it contains itself, which JSON cannot")
+        except (TypeError, ValueError) as problem:
+            return f"{_path([*steps, step])}: {problem}"
+        if inner is not None:
+            levels.append(_children(inner))
+            opened.append(id(value))
+            inside.add(id(value))
+            steps.append(step)
+    if isinstance(error, RecursionError):
+        return "data: it is nested too deeply for JSON"
+    return f"data: it cannot be written as JSON ({type(error).__name__})"
+
+
+def _container(value: object) -> dict[Any, Any] | list[Any] | tuple[Any, ...] | None:
+    """`value` as something with children; None for a leaf. TypeError or ValueError where JSON ends."""
+    match value:
+        case None | str():
+            return None
+        case int() | float():
+            _check_number(value)
+            return None
+        case list() | tuple():
+            return value
+        case dict():
+            for key in value:
+                if isinstance(key, (int, float)):
+                    _check_number(key)
+                elif not (key is None or isinstance(key, str)):
+                    raise TypeError(f"a key of type {_type_name(key)} cannot be written as JSON")
+            return value
+    return _container(_plain(value))
+
+
+def _check_number(number: int | float) -> None:
+    if isinstance(number, float):
+        if not math.isfinite(number):
+            raise ValueError(f"{float(number)} cannot be written as JSON")
+        return
+    try:
+        int.__repr__(number)
+    except ValueError:  # see sys.set_int_max_str_digits
+        raise ValueError("an integer of so many digits cannot be written as JSON") from None
+
+
+def _children(container: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> Iterator[tuple[str, object]]:
+    if isinstance(container, dict):
+        for key, value in container.items():
+            yield (f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r:.60}]"), value
+    else:
+        for index, value in enumerate(container):
+            yield f"[{index}]", value
+
+
+def _path(steps: list[str]) -> str:
+    if len(steps) > 20:
+        steps = [*steps[:10], "...", *steps[-10:]]
+    return "".join(steps).removeprefix(".")
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,302 @@
+"""A real RabbitMQ for tests, and a look into its queues.
+
+Without AMQP_URL the session has a private broker, made by `bin/broker`; with it, the tests use that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pika
+import pika.exceptions
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+
+from tests.waiting import wait_until
+
+COMMAND = Path(__file__).resolve().parent.parent / "bin" / "broker"
+EXCHANGE = "domain-events"
+# Says who it is, then lives until its standard input ends: with the test run, however that ends.
+HOLDER = 'printf "%s\\n" "$AMQP_URL" "$BROKER_NAME"; exec cat > /dev/null'
+
+Message = tuple[pika.spec.Basic.GetOk, pika.BasicProperties, bytes]
+
+
+class Broker:
+    """A broker and, when we own it, its life."""
+
+    def __init__(self, url: str, *, name: str = "", state: Path | None = None) -> None:
+        self.url = url
+        self.name = name
+        self.owned = state is not None
+        self._state = state
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        self._command("kill", self.name)
+
+    def restart(self) -> None:
+        """Again on the same port with its data; returns when it takes logins. Stops it first if it runs."""
+        self._command("restart", self.name)
+
+    def ctl(self, *args: str) -> str:
+        """What `rabbitmqctl ARGS` prints. Takes a second or more: not for polling."""
+        return self._command("ctl", self.name, "--", *args)
+
+    def pid(self) -> int | None:
+        """The node's process, None while it is down."""
+        [known] = [b for b in json.loads(self._command("status", "--json")) if b["name"] == self.name]
+        return known["pid"] if known["running"] else None
+
+    def _command(self, *args: str) -> str:
+        if self._state is None:
+            raise RuntimeError("AMQP_URL names a broker that is not ours: mark the test with owns_broker")
+        done = subprocess.run(
+            [sys.executable, COMMAND, *args],
+            env={**os.environ, "BROKER_STATE": str(self._state)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        if done.returncode:
+            raise RuntimeError(
+                f"bin/broker {' '.join(args)} failed ({done.returncode}): {done.stderr.strip()}"
+            )
+        return done.stdout
+
+
+@contextlib.contextmanager
+def private_broker() -> Iterator[Broker]:
+    """A broker of our own, gone with its data afterwards, also when this process is killed."""
+    state = Path(tempfile.mkdtemp(prefix="de-broker-"))
+    try:
+        with tempfile.TemporaryFile("w+") as errors:
+            holder = subprocess.Popen(
+                [sys.executable, COMMAND, "run", "--", "sh", "-c", HOLDER],
+                env={**os.environ, "BROKER_STATE": str(state)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for pytest, which then ends the broker in good order
+            )
+            with holder:
+                assert holder.stdin is not None
+                assert holder.stdout is not None
+                try:
+                    url, name = (holder.stdout.readline().strip() for _ in range(2))
+                    if not name:
+                        holder.wait(10)
+                        errors.seek(0)
+                        raise RuntimeError(f"no broker for the tests: {errors.read().strip()}")
+                    yield Broker(url, name=name, state=state)
+                finally:
+                    holder.stdin.close()
+                    try:
+                        holder.wait(60)
+                    except subprocess.TimeoutExpired:
+                        holder.terminate()
+                        raise
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+class Queues:
+    """A look into the queues of a broker. Every queue named here is deleted at the end of the test."""
+
+    def __init__(self, url: str, prefix: str = "") -> None:
+        self._parameters = pika.URLParameters(url)
+        self._parameters.heartbeat = 0  # a test may be busy elsewhere for longer than any heartbeat
+        self._prefix = prefix or f"t{secrets.token_hex(2)}-"
+        self._connection: pika.BlockingConnection | None = None
+        self._channel: BlockingChannel | None = None
+        self._queues: dict[str, None] = {}
+        self._exchanges: dict[str, None] = {}
+        self._watches = 0
+
+    @property
+    def channel(self) -> BlockingChannel:
+        """An open channel; a new one, or a new connection, when the last was closed."""
+        if self._connection is not None and self._connection.is_open:
+            with contextlib.suppress(pika.exceptions.AMQPError):
+                self._connection.process_data_events(0)  # notices that the broker went away meanwhile
+        if self._connection is None or not self._connection.is_open:
+            self._connection = pika.BlockingConnection(self._parameters)
+            self._channel = None
+        if self._channel is None or not self._channel.is_open:
+            self._channel = self._connection.channel()
+            self._channel.confirm_delivery()
+        return self._channel
+
+    def declare_watch(self, binding_key: str, *, exchange: str = EXCHANGE, durable: bool = False) -> str:
+        """The name of a new queue that gets what is sent from now on under `binding_key`.
+
+        It ends with our connection; `durable`: a quorum queue, which outlives a restart of the broker.
+        """
+        self._watches += 1
+        queue = f"{self._prefix}watch-{self._watches}-{secrets.token_hex(2)}"
+        self.channel.exchange_declare(exchange, "topic", durable=True)
+        if durable:
+            self.forget_after(queue)
+            self.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+        else:
+            self.channel.queue_declare(queue, exclusive=True)
+        self.channel.queue_bind(queue, exchange, binding_key)
+        return queue
+
+    def publish(
+        self,
+        routing_key: str,
+        body: bytes,
+        *,
+        exchange: str = EXCHANGE,
+        properties: pika.BasicProperties | None = None,
+    ) -> None:
+        """Sends these bytes as they are, confirmed. Exchange '' puts them into the queue `routing_key`."""
+        if exchange:
+            self.channel.exchange_declare(exchange, "topic", durable=True)
+        else:
+            self.forget_after(routing_key)
+        self.channel.basic_publish(
+            exchange,
+            routing_key,
+            body,
+            properties or pika.BasicProperties(delivery_mode=2),
+            mandatory=not exchange,
+        )
+
+    def get(self, queue: str) -> Message | None:
+        """Takes the first event that is ready, None when there is none or no such queue."""
+        self._mention(queue)
+        try:
+            method, properties, body = self.channel.basic_get(queue, auto_ack=True)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != 404:
+                raise
+            return None
+        if method is None or properties is None or body is None:
+            return None
+        return method, properties, body
+
+    def drain(self, queue: str) -> list[Message]:
+        """Takes all that is ready."""
+        return list(iter(lambda: self.get(queue), None))
+
+    def count(self, queue: str) -> int | None:
+        """How many events are ready (not those in a child's hands); None: no such queue.
+
+        A quorum queue tells this a little later than it is true: use `wait_count`.
+        """
+        self._mention(queue)
+        try:
+            return int(self.channel.queue_declare(queue, passive=True).method.message_count)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != 404:
+                raise
+            return None
+
+    def wait_count(self, queue: str, n: int, deadline: float = 20.0) -> None:
+        """Until exactly `n` events are ready in `queue`; the broker may be away for a while."""
+        last: int | None = None
+
+        def reached() -> bool:
+            nonlocal last
+            try:
+                last = self.count(queue)
+            except pika.exceptions.AMQPConnectionError:
+                last = None
+            return last == n
+
+        try:
+            wait_until(reached, deadline, pause=0.05)
+        except AssertionError:
+            raise AssertionError(
+                f"not within {deadline:g} s: {n} events ready in {queue} (now: {last})"
+            ) from None
+
+    def delete(self, name: str) -> None:
+        """Deletes the queue with all that is in it; it need not exist."""
+        self.channel.queue_delete(name)
+
+    def forget_after(self, name: str, *retries_ms: int) -> str:
+        """Deletes the queue `name`, its dead letters and its retry queues of these delays after the test."""
+        for queue in (name, f"{name}:dead", *(f"{name}:retry:{ms}" for ms in retries_ms)):
+            self._queues[queue] = None
+        return name
+
+    def forget_exchange_after(self, name: str) -> str:
+        """Deletes the exchange `name` after the test."""
+        self._exchanges[name] = None
+        return name
+
+    def close(self) -> None:
+        """Deletes what was mentioned and ends the connection."""
+        for name in self._queues:
+            self.delete(name)
+        for name in self._exchanges:
+            self.channel.exchange_delete(name)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Ends the connection, if any, and leaves the broker as it is."""
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
+        self._connection = self._channel = None
+
+    def _mention(self, queue: str) -> None:
+        receiver = queue.removesuffix(":dead").partition(":retry:")[0]
+        if queue not in self._queues and "watch-" not in queue:
+            self.forget_after(receiver)
+            self._queues[queue] = None
+
+
+@pytest.fixture
+def unique() -> str:
+    """A short prefix for the queues, exchanges and routing keys of this test alone: `t3f9a-`."""
+    return f"t{secrets.token_hex(2)}-"
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """The broker of this session. A test that kills or restarts it is marked `owns_broker`."""
+    url = os.environ.get("AMQP_URL")
+    if url:
+        yield Broker(url)
+        return
+    with private_broker() as started:
+        yield started
+
+
+@pytest.fixture
+def own_broker() -> Iterator[Broker]:
+    """A broker for this test alone, to kill, block or restart (a few seconds)."""
+    with private_broker() as started:
+        yield started
+
+
+@pytest.fixture
+def queues(broker: Broker, unique: str) -> Iterator[Queues]:
+    """The queues of `broker`."""
+    queues = Queues(broker.url, unique)
+    yield queues
+    queues.close()
+
+
+@pytest.fixture
+def own_queues(own_broker: Broker, unique: str) -> Iterator[Queues]:
+    """The queues of `own_broker`."""
+    queues = Queues(own_broker.url, unique)
+    yield queues
+    # The broker goes with its data, and the test may have left it dead.
+    with contextlib.suppress(pika.exceptions.AMQPError):
+        queues.abandon()

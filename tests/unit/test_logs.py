@@ -1,0 +1,682 @@
+"""Logs of children, with real forks."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain_events.supervisor.log_pipe import Counter, PipeHandler
+from domain_events.supervisor.logs import LogLine, held_across_fork
+from domain_events.supervisor.records import FRAME_LIMIT, from_bytes, to_bytes
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+PATIENCE = 30.0
+log = logging.getLogger("app.handlers")
+
+
+class Sink(logging.Handler):
+    """Keeps the records that it was given."""
+
+    def __init__(self, level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def messages(self, name: str = log.name) -> list[str]:
+        return [record.getMessage() for record in self.records if record.name == name]
+
+    def dropped(self) -> list[int]:
+        found = [re.fullmatch(r"event=log_records_dropped slot=\S+ n=(\d+)", r.getMessage()) for r in self.records]
+        return [int(match[1]) for match in found if match]
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers[:] = [sink := Sink()]
+    sink.setFormatter(logging.Formatter("%(levelname)s:%(message)s"))
+    root.setLevel(logging.INFO)
+    yield sink
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@contextmanager
+def stderr_into(path: Path) -> Iterator[None]:
+    """Descriptor 2 goes to this file. Not a fixture: pytest would put its own file there when the test begins."""
+    before = os.dup(2)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def fork(body: Callable[[], object]) -> int:
+    """Run `body` in a child, which ends with 0, or with 70 when it raised."""
+    with held_across_fork():
+        pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        body()
+        code = 0
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
+def fork_child(line: LogLine, body: Callable[[], object], timeout: float = PATIENCE) -> int:
+    def live() -> None:
+        line.in_child()
+        body()
+        line.close_in_child(timeout)
+
+    pid = fork(live)
+    line.in_master()
+    return pid
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.002)
+
+
+def status_of(pid: int) -> int:
+    """The exit code of a child, negative for a signal. Kills one that hangs."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail(f"child {pid} hangs")
+        time.sleep(0.002)
+
+
+def run_child(body: Callable[[], object], name: str = "a#0", bound: int = 5000) -> None:
+    line = LogLine(name, bound)
+    pid = fork_child(line, body)
+    assert status_of(pid) == 0
+    line.close_in_master(PATIENCE)
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+# What arrives
+
+
+def test_records_arrive_in_order_and_are_the_childs(sink: Sink) -> None:
+    before = time.time()
+
+    def body() -> None:
+        for i in range(3000):
+            log.info("record %d", i)
+        thread = threading.Thread(target=log.warning, args=("from a thread",), name="de-io")
+        thread.start()
+        thread.join()
+
+    line = LogLine("a#0")
+    pid = fork_child(line, body)
+    assert status_of(pid) == 0
+    line.close_in_master()
+    assert sink.messages() == [f"record {i}" for i in range(3000)] + ["from a thread"]
+    assert {record.process for record in sink.records} == {pid}
+    assert before <= sink.records[0].created <= sink.records[-1].created <= time.time()
+    last = sink.records[-1]
+    assert (last.levelname, last.threadName) == ("WARNING", "de-io")
+    assert last.args is None
+
+
+def test_what_the_childs_logger_does_not_want_is_not_sent(sink: Sink) -> None:
+    run_child(lambda: (log.debug("no"), log.info("yes")))
+    assert sink.messages() == ["yes"]
+
+
+def test_level_and_filter_of_each_sink_decide_in_the_master(sink: Sink) -> None:
+    errors, even = Sink(logging.ERROR), Sink()
+    even.addFilter(lambda record: record.getMessage().endswith(("0", "2")))
+    logging.getLogger().handlers += [errors, even]
+    run_child(lambda: [log.log(level, "%d", i) for i, level in enumerate((logging.INFO, logging.ERROR, logging.INFO))])
+    assert sink.messages() == ["0", "1", "2"]
+    assert errors.messages() == ["1"]
+    assert even.messages() == ["0", "2"]
+
+
+def test_a_sink_that_raises_does_not_keep_records_from_the_others(
+    sink: Sink, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise ValueError("broken sink")
+
+    logging.getLogger().handlers.insert(0, Broken())
+    run_child(lambda: (log.info("one"), log.info("two")))
+    assert sink.messages() == ["one", "two"]
+    assert capsys.readouterr().err.count("broken sink") >= 2
+
+
+def test_what_cannot_be_pickled_or_shown_arrives_as_text(sink: Sink) -> None:
+    class Stubborn:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    extra = {
+        "lock": threading.Lock(),
+        "count": 3,
+        "none": None,
+        "stubborn": Stubborn(),
+        "huge": 10**5000,
+        "ok": True,
+    }
+
+    def body() -> None:
+        log.info("with extras", extra=extra)
+        log.info("%s", Stubborn())
+        log.info("%d and %d", "x")
+        try:
+            raise LookupError("no such user")
+        except LookupError:
+            log.exception("failed")
+        log.info("after")
+
+    run_child(body)
+    first, second, third, failed, after = sink.records
+    assert vars(first)["lock"].startswith("<unlocked _thread.lock")
+    assert (vars(first)["count"], vars(first)["none"], vars(first)["ok"]) == (3, None, True)
+    assert vars(first)["stubborn"] == "<Stubborn, whose repr() raised RuntimeError>"
+    assert vars(first)["huge"] == "<int, whose repr() raised ValueError>"
+    assert "not formatted: RuntimeError" in second.getMessage()
+    assert third.getMessage() == "'%d and %d' with arguments ('x',) (not formatted: TypeError)"
+    assert failed.exc_info is None
+    assert failed.exc_text is not None
+    assert failed.exc_text.startswith("Traceback (most recent call last)")
+    assert failed.exc_text.endswith("LookupError: no such user")
+    assert after.getMessage() == "after"
+
+
+def test_lone_surrogates_arrive(sink: Sink) -> None:
+    run_child(lambda: log.info("file \ud800 %s", "caf\udce9 😀\0"))
+    assert sink.messages() == ["file \ud800 caf\udce9 😀\0"]
+
+
+def test_of_a_message_of_10_mib_both_ends_arrive(sink: Sink) -> None:
+    run_child(lambda: log.info("first %s last", "😀" * (10 * 2**20)))
+    [message] = sink.messages()
+    assert len(message) < 70_000
+    assert message.startswith("first 😀")
+    assert message.endswith("😀 last")
+    assert " characters left out " in message
+
+
+@given(
+    text=st.text(st.characters(codec=None, categories=None)),
+    value=st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False), st.text(), st.integers(-(2**63), 2**64 - 1)),
+)
+def test_a_record_survives_the_way(text: str, value: object) -> None:
+    record = logging.LogRecord("name", 30, "/path.py", 7, "%s", (text,), None, "function")
+    vars(record)["extra"] = value
+    arrived = from_bytes(to_bytes(record))
+    assert arrived.getMessage() == text
+    assert vars(arrived)["extra"] == value
+    unchanged = {name: v for name, v in vars(record).items() if name not in ("args", "msg")}
+    assert unchanged.items() <= vars(arrived).items()
+
+
+def test_a_record_of_a_thousand_long_extras_loses_the_extras() -> None:
+    record = logging.LogRecord("name", 30, "/path.py", 7, "kept", (), None)
+    vars(record).update({f"extra{i}": "😀" * 4000 for i in range(1000)})
+    frame = to_bytes(record)
+    assert len(frame) < FRAME_LIMIT
+    assert from_bytes(frame).getMessage() == "kept"
+
+
+@pytest.mark.parametrize("frame", [b"", b"{", b"[]", b'"x"', b'{"name": "x"}', b"\xff", b"null"])
+def test_what_is_no_record_is_a_value_error(frame: bytes) -> None:
+    with pytest.raises(ValueError):
+        from_bytes(frame)
+
+
+# What is dropped
+
+
+def dropping_child(line: LogLine, body: Callable[[], object]) -> int:
+    """`body` runs to its end before the master begins to read."""
+    ready, done = os.pipe()
+
+    def live() -> None:
+        line.in_child()
+        body()
+        os.write(done, b"x")
+        line.close_in_child(PATIENCE)
+
+    pid = fork(live)
+    assert select.select([ready], [], [], PATIENCE)[0]
+    os.close(ready)
+    os.close(done)
+    line.in_master()
+    return pid
+
+
+def test_records_over_the_bound_are_counted_exactly_and_told_in_few_lines(sink: Sink) -> None:
+    line = LogLine("a#0", bound=100)
+    pid = dropping_child(line, lambda: [log.info("record %d", i) for i in range(20_000)])
+    assert status_of(pid) == 0
+    line.close_in_master(PATIENCE)
+    n = sum(sink.dropped())
+    assert n > 15_000
+    assert len(sink.dropped()) <= 5
+    assert len(sink.messages()) + n == 20_000
+    assert sink.records[-1].levelno == logging.WARNING
+
+
+def test_the_drop_count_comes_with_the_next_records_not_only_at_the_end(sink: Sink) -> None:
+    line = LogLine("a#0", bound=10)
+    go, wait = os.pipe()
+
+    def body() -> None:
+        for i in range(5000):
+            log.info("record %d", i)
+
+    ready, done = os.pipe()
+
+    def live() -> None:
+        line.in_child()
+        body()
+        os.write(done, b"x")
+        os.read(go, 1)
+
+    pid = fork(live)
+    assert select.select([ready], [], [], PATIENCE)[0]
+    line.in_master()
+    wait_for(sink.dropped, "the count")  # the child lives and logs nothing
+    os.write(wait, b"x")
+    assert status_of(pid) == 0
+    line.close_in_master(PATIENCE)
+    assert len(sink.messages()) + sum(sink.dropped()) == 5000
+    for fd in (go, wait, ready, done):
+        os.close(fd)
+
+
+def test_threads_and_a_signal_handler_lose_no_count(sink: Sink) -> None:
+    made_read, made_write = os.pipe()
+
+    def body() -> None:
+        by_signal = 0
+
+        def on_alarm(*_: object) -> None:
+            nonlocal by_signal
+            by_signal += 1
+            log.info("signal")
+
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+
+        def work() -> None:
+            for i in range(3000):
+                log.info("record %d", i)
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        work()
+        for thread in threads:
+            thread.join()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        assert by_signal > 10
+        os.write(made_write, struct.pack("q", 9000 + by_signal))
+
+    line = LogLine("a#0", bound=50)
+    pid = fork_child(line, body)
+    assert status_of(pid) == 0
+    line.close_in_master(PATIENCE)
+    (made,) = struct.unpack("q", os.read(made_read, 8))
+    assert len(sink.messages()) + sum(sink.dropped()) == made
+    os.close(made_read)
+    os.close(made_write)
+
+
+def test_a_log_call_in_a_signal_handler_that_interrupts_a_log_call_returns(sink: Sink) -> None:
+    class Interrupting:
+        def __str__(self) -> str:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return "outer"
+
+    def body() -> None:
+        signal.signal(signal.SIGUSR1, lambda *_: log.info("inner"))
+        for _ in range(200):
+            log.info("%s", Interrupting())
+
+    run_child(body)
+    assert sorted(sink.messages()) == ["inner"] * 200 + ["outer"] * 200
+
+
+def test_a_counter_looks_without_counting_itself() -> None:
+    counter = Counter()
+    assert counter.value() == 0
+    for _ in range(3):
+        counter.add()
+    assert (counter.value(), counter.value()) == (3, 3)
+    counter.add()
+    assert counter.value() == 4
+
+
+# Deaths
+
+
+def test_children_that_are_killed_silence_nobody(sink: Sink) -> None:
+    stop, stopper = os.pipe()
+    filler = "x" * 20_000  # so that many die in the middle of a write
+
+    def steady(name: str) -> None:
+        os.close(stopper)
+        i = 0
+        while not select.select([stop], [], [], 0.0005)[0]:
+            log.info("%s %d", name, i)
+            i += 1
+        log.info("%s end", name)
+
+    def victim() -> None:
+        while True:
+            log.info("victim %s", filler)
+
+    lines = [LogLine(f"steady#{i}") for i in range(3)]
+    pids = [fork_child(line, lambda i=i: steady(f"steady{i}")) for i, line in enumerate(lines)]
+    for n in range(120):
+        line = LogLine(f"victim#{n}", bound=100)
+        pid = fork_child(line, victim)
+        seen = len(sink.records)
+        wait_for(lambda pid=pid, seen=seen: any(r.process == pid for r in sink.records[seen:]), "the victim's logs")
+        os.kill(pid, signal.SIGKILL)
+        assert status_of(pid) == -signal.SIGKILL
+        began = time.monotonic()
+        line.close_in_master(PATIENCE)
+        assert time.monotonic() - began < PATIENCE / 2
+    os.close(stopper)
+    for pid, line in zip(pids, lines, strict=True):
+        assert status_of(pid) == 0
+        line.close_in_master(PATIENCE)
+    os.close(stop)
+    for i in range(3):
+        mine = [message for message in sink.messages() if message.startswith(f"steady{i}")]
+        assert mine == [*(f"steady{i} {n}" for n in range(len(mine) - 1)), f"steady{i} end"]
+
+
+def test_a_torn_record_ends_the_reader_without_loss_of_those_before_it(
+    sink: Sink, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = PipeHandler("a#0", 10)
+    record = to_bytes(logging.LogRecord(log.name, 20, "", 0, "whole", (), None))
+    handler.writer.send_bytes(record)
+    handler.writer.send_bytes(b"garbage")
+    handler.writer.send_bytes(record)
+    os.write(handler.writer.fileno(), struct.pack("!i", len(record)) + record[:-1])
+    handler.writer.close()
+    handler.start_receiving()
+    handler.join(PATIENCE)
+    assert not handler.running
+    handler.close_ends()
+    assert sink.messages() == ["whole", "whole"]
+    assert sink.dropped() == [1]
+    assert capsys.readouterr().err == ""
+
+
+def test_children_of_a_dead_master_log_to_stderr(sink: Sink, tmp_path: Path) -> None:
+    running, alive = os.pipe()  # EOF when all children are gone
+
+    def child(name: str) -> None:
+        log.info("%s born", name)
+        wait_for(lambda: os.getppid() != master, "the master's death")
+        for i in range(1000):
+            log.info("%s %d", name, i)
+
+    def be_master() -> None:
+        for name in (
+            "a#0",
+            "b#0",
+            "c#0",
+        ):  # those that come later inherit what the master has of the first ones
+            fork_child(LogLine(name), lambda name=name: child(name))
+        wait_for(lambda: len(sink.records) == 3, "the children's first words")
+        os.write(alive, b"x")
+        signal.pause()
+
+    def remember_and_be_master() -> None:
+        nonlocal master
+        master = os.getpid()
+        be_master()
+
+    master = 0
+    with stderr_into(tmp_path / "stderr"):
+        pid = fork(remember_and_be_master)
+    os.close(alive)
+    assert os.read(running, 1) == b"x"
+    os.kill(pid, signal.SIGKILL)
+    assert status_of(pid) == -signal.SIGKILL
+    assert select.select([running], [], [], PATIENCE)[0], "the orphans hang"
+    os.close(running)
+    lines = (tmp_path / "stderr").read_text().splitlines()
+    for name in ("a#0", "b#0", "c#0"):
+        assert [line for line in lines if name in line] == [f"INFO:{name} {i}" for i in range(1000)]
+
+
+def test_closing_in_a_child_that_nobody_reads_ends_in_time_and_says_what_is_lost(sink: Sink, stderr: Path) -> None:
+    line = LogLine("a#0", bound=20)
+
+    def live() -> None:
+        line.in_child()
+        for i in range(1000):
+            log.info("record %d %s", i, "x" * 2000)
+        began = time.monotonic()
+        line.close_in_child(0.3)
+        assert time.monotonic() - began < 2.0
+
+    with stderr_into(tmp_path / "stderr"):
+        pid = fork(live)  # and no in_master
+    assert status_of(pid) == 0
+    found = re.search(r"event=log_records_dropped slot=a#0 n=(\d+)", (tmp_path / "stderr").read_text())
+    line.in_master()
+    line.close_in_master(PATIENCE)
+    assert found
+    assert len(sink.messages()) + int(found[1]) == 1000
+
+
+def test_a_child_logs_to_stderr_after_it_closed_its_line(sink: Sink, tmp_path: Path) -> None:
+    line = LogLine("a#0")
+
+    def live() -> None:
+        line.in_child()
+        log.info("before")
+        line.close_in_child()
+        log.info("after")
+
+    with stderr_into(tmp_path / "stderr"):
+        pid = fork(live)
+    line.in_master()
+    assert status_of(pid) == 0
+    line.close_in_master(PATIENCE)
+    assert sink.messages() == ["before"]
+    assert (tmp_path / "stderr").read_text() == "INFO:after\n"
+
+
+def test_what_a_child_forks_logs_to_stderr_and_holds_nothing_up(sink: Sink, tmp_path: Path) -> None:
+    stop, stopper = os.pipe()
+
+    def grandchild() -> None:
+        os.close(stopper)
+        log.info("grandchild")
+        os.read(stop, 1)
+
+    line = LogLine("a#0")
+    with stderr_into(tmp_path / "stderr"):
+        pid = fork_child(line, lambda: (log.info("child"), fork(grandchild)))
+    assert status_of(pid) == 0
+    began = time.monotonic()
+    line.close_in_master(PATIENCE)
+    assert time.monotonic() - began < PATIENCE / 2
+    wait_for(lambda: (tmp_path / "stderr").read_text() == "INFO:grandchild\n", "the grandchild")
+    assert sink.messages() == ["child"]
+    os.close(stop)
+    os.close(stopper)
+
+
+def test_a_reader_that_is_held_up_is_left_and_cleaned_up_later(sink: Sink) -> None:
+    before = open_descriptors()
+    release = threading.Event()
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            release.wait(PATIENCE)
+
+    stuck = Stuck()
+    logging.getLogger().addHandler(stuck)
+    line = LogLine("a#0")
+    pid = fork_child(line, lambda: log.info("held up"))
+    assert status_of(pid) == 0
+    began = time.monotonic()
+    line.close_in_master(0.1)
+    assert time.monotonic() - began < 5.0
+    assert open_descriptors() == before + 1
+    release.set()
+    logging.getLogger().removeHandler(stuck)
+    wait_for(lambda: not any(thread.name == "log-reader" for thread in threading.enumerate()), "the reader's end")
+    run_child(lambda: None)
+    assert open_descriptors() == before
+
+
+# Forks
+
+
+def test_forks_do_not_inherit_the_writes_of_another_thread(sink: Sink, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stream = (tmp_path / "log").open("w")
+    logging.getLogger().handlers[:] = [logging.StreamHandler(stream)]
+
+    def chatter() -> None:
+        while not stop.is_set():
+            log.info("master %s", "x" * 3000)
+
+    thread = threading.Thread(target=chatter)
+    thread.start()
+    try:
+        for n in range(200):
+            line = LogLine(f"a#{n}")
+            pid = fork_child(line, lambda n=n: log.info("child %d", n))
+            assert status_of(pid) == 0
+            line.close_in_master(PATIENCE)
+    finally:
+        stop.set()
+        thread.join()
+    stream.close()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch("master x{3000}", line)] == [f"child {n}" for n in range(200)]
+
+
+def test_locks_are_free_on_both_sides_after_a_fork(sink: Sink) -> None:
+    def free() -> bool:
+        assert sink.lock is not None
+        got: list[bool] = []
+        thread = threading.Thread(target=lambda: got.append(sink.lock.acquire(timeout=0.1)))  # type: ignore[union-attr]
+        thread.start()
+        thread.join()
+        return got == [True]
+
+    def body() -> None:
+        assert free()
+
+    assert status_of(fork(body)) == 0
+    assert free()
+
+
+def test_a_sink_whose_lock_is_never_free_delays_a_fork_for_a_while_only(sink: Sink) -> None:
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with sink.lock:  # type: ignore[union-attr]
+            held.set()
+            release.wait(PATIENCE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    began = time.monotonic()
+    pid = fork(lambda: sink.acquire())
+    assert time.monotonic() - began < 5.0
+    assert status_of(pid) == 0
+    release.set()
+    thread.join()
+    assert sink.lock is not None
+    assert sink.lock.acquire(timeout=1)
+
+
+def test_200_life_cycles_leave_no_descriptor_and_no_thread(sink: Sink) -> None:
+    before, threads = open_descriptors(), threading.active_count()
+    for n in range(200):
+        line = LogLine(f"a#{n}")
+        if n % 10 == 0:
+            line.discard()
+            continue
+        pid = fork_child(line, lambda: log.info("hello"))
+        assert status_of(pid) == 0
+        line.close_in_master(PATIENCE)
+    assert (open_descriptors(), threading.active_count()) == (before, threads)
+    assert len(sink.messages()) == 180
+
+
+def test_text_that_the_master_has_not_written_yet_is_not_written_by_the_child(sink: Sink, tmp_path: Path) -> None:
+    path = tmp_path / "stdout"
+    before, before_original = sys.stdout, sys.__stdout__
+    sys.stdout = stream = io.TextIOWrapper(io.FileIO(path, "w"), encoding="utf-8", write_through=False)
+    direct = logging.StreamHandler(stream)
+    single = logging.getLogger("app.single")
+    single.addHandler(direct)
+    try:
+        stream.write("pending of the master\n")
+
+        def body() -> None:
+            print("printed by the child")
+            single.info("written by the child")
+
+        run_child(body)
+        stream.flush()
+    finally:
+        sys.stdout = before
+        sys.__stdout__ = before_original  # type: ignore[misc]
+        single.removeHandler(direct)
+    assert path.read_text().splitlines() == [
+        "printed by the child",
+        "written by the child",
+        "pending of the master",
+    ]
+    assert sink.messages("app.single") == ["written by the child"]

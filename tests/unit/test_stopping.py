@@ -1,0 +1,133 @@
+"""How the wish to stop reaches the I/O thread."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from domain_events.stopping import Stop
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    stop = Stop()
+    yield stop
+    stop.close()
+
+
+@pytest.fixture
+def signals_to(stop: Stop) -> Iterator[None]:
+    """Signals are written to `stop`, as in a child; the Python handler does nothing."""
+    handlers = {
+        which: signal.signal(which, lambda *_: None) for which in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    before = signal.set_wakeup_fd(stop.wakeup_fd, warn_on_full_buffer=False)
+    yield
+    signal.set_wakeup_fd(before)
+    for which, handler in handlers.items():
+        signal.signal(which, handler)
+
+
+def readable(stop: Stop, deadline: float = 5.0) -> bool:
+    return bool(select.select([stop], [], [], deadline)[0])
+
+
+def test_at_first_nobody_asked(stop: Stop):
+    assert not stop.requested
+    assert not readable(stop, 0)
+    assert stop.read_signals() == set()
+    assert not stop.requested
+
+
+def test_a_request_is_seen_at_once_and_wakes_the_reader(stop: Stop):
+    stop.request()
+    assert stop.requested
+    assert readable(stop)
+    assert stop.read_signals() == set()
+    assert not readable(stop, 0)
+    assert stop.requested
+
+
+def test_a_request_from_another_thread_wakes_a_waiting_reader(stop: Stop):
+    thread = threading.Timer(0.05, stop.request)
+    thread.start()
+    assert readable(stop)
+    thread.join()
+    assert stop.requested
+
+
+def test_any_number_of_requests_is_one_request(stop: Stop):
+    for _ in range(10_000):  # more than the socket holds
+        stop.request()
+    assert stop.requested
+    assert readable(stop)
+    assert stop.read_signals() == set()
+    assert not readable(stop, 0)
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("signals_to")
+def test_a_signal_to_stop_wakes_the_reader_and_counts_as_a_request(stop: Stop, which: signal.Signals):
+    os.kill(os.getpid(), which)
+    assert readable(stop)
+    assert stop.read_signals() == {which}
+    assert stop.requested
+
+
+@pytest.mark.usefixtures("signals_to")
+def test_another_signal_is_told_and_is_no_request(stop: Stop):
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert readable(stop)
+    assert stop.read_signals() == {signal.SIGHUP}
+    assert not stop.requested
+
+
+@pytest.mark.usefixtures("signals_to")
+def test_a_signal_arrives_even_when_the_socket_was_full_of_requests_read_since(stop: Stop):
+    for _ in range(10_000):
+        stop.request()
+    stop.read_signals()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert readable(stop)
+    assert stop.read_signals() == {signal.SIGHUP}
+
+
+def test_a_request_in_a_signal_handler_that_interrupts_a_request_returns(stop: Stop):
+    # With a lock inside, the main thread would wait for itself. Interrupted as often as it goes for a while.
+    before = signal.signal(signal.SIGALRM, lambda *_: stop.request())
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    try:
+        for _ in range(20_000):
+            stop.request()
+            stop.read_signals()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert stop.requested
+
+
+def test_a_request_after_the_end_does_nothing():
+    stop = Stop()
+    stop.close()
+    stop.request()
+    assert stop.requested
+    stop.close()
+
+
+def test_closing_leaves_no_descriptor_behind():
+    before = set(os.listdir("/proc/self/fd"))
+    stop = Stop()
+    stop.request()
+    stop.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        del stop
+        gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before
