@@ -170,8 +170,9 @@ class Receiver:
 
     def stop_consuming(self) -> None:
         """Ask for a clean stop. May be called from another thread or from a handler; does not wait."""
-        if self._stop is not None:
-            self._stop.request()
+        stop = self._stop
+        if stop is not None:
+            stop.request()
 
 
 _names: weakref.WeakValueDictionary[str, Receiver] = weakref.WeakValueDictionary()
@@ -184,8 +185,13 @@ def _stopped_by_signals(stop: Stop) -> Iterator[None]:
         yield
         return
 
+    interrupts = 0
+
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and stop.requested:
+        # Counted here: `stop.requested` may be true for the first one already, the I/O thread is faster.
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if interrupts > 1:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         stop.request()

@@ -161,6 +161,8 @@ def parse_broker(url: object, source: str) -> Broker:
         raise ConfigurationError(f"{source} is no valid AMQP URL: it must begin with amqp:// or amqps://")
     if not host:
         raise ConfigurationError(f"{source} is no valid AMQP URL: it names no host")
+    if "," in host:
+        raise ConfigurationError(f"{source} is no valid AMQP URL: every URL of a list begins with amqp:// or amqps://")
     if port == 0:
         raise ConfigurationError(f"{source} is no valid AMQP URL: the port is no number in 1..65535")
     if parts.fragment or "@" in parts.path + parts.query:

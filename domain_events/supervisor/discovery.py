@@ -75,7 +75,8 @@ def _imported(name: str) -> ModuleType:
                 f"there is no module {error.name!r} (looked for {name!r} in {os.getcwd()} and the Python path)"
             ) from error
         raise ConfigurationError(_import_message(name, error)) from error
-    except (Exception, SystemExit) as error:  # noqa: BLE001  foreign code: the user's module
+    except (Exception, SystemExit) as error:
+        # Foreign code: the user's module.
         raise ConfigurationError(_import_message(name, error)) from error
 
 

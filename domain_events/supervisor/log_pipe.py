@@ -19,11 +19,13 @@ from queue import Empty, SimpleQueue
 
 from multiprocessing_logging import MultiProcessingHandler
 
+from domain_events.supervisor import lines
 from domain_events.supervisor.records import FRAME_LIMIT, from_bytes, to_bytes
 from domain_events.supervisor.stderr import StderrHandler
 
 _log = logging.getLogger(__name__)
 
+_DROPPED = "log_records_dropped"
 _REPORT_DELAY = 1.0  # from the first dropped record that is noticed to the report of all of them
 
 
@@ -79,7 +81,7 @@ class PipeHandler(MultiProcessingHandler):  # type: ignore[misc]  # the package 
             except (EOFError, OSError):  # the end, perhaps in the middle of a record: the child was killed
                 break
             if frame.isdigit():
-                _log.warning(*_dropped_text(self._child, int(frame)))
+                self._log_dropped(int(frame))
                 continue
             try:
                 record = from_bytes(frame)
@@ -88,7 +90,10 @@ class PipeHandler(MultiProcessingHandler):  # type: ignore[misc]  # the package 
             else:
                 _to_sinks(record)
         if malformed:
-            _log.warning(*_dropped_text(self._child, malformed))
+            self._log_dropped(malformed)
+
+    def _log_dropped(self, n: int) -> None:
+        lines.write(_log, logging.WARNING, _DROPPED, slot=self._child, n=n)
 
     # In the child.
 
@@ -179,8 +184,8 @@ class PipeHandler(MultiProcessingHandler):  # type: ignore[misc]  # the package 
         self.writer.close()
 
     def _say_dropped(self, n: int) -> None:
-        text, *values = _dropped_text(self._child, n)
-        self.sub_handler.handle(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, tuple(values), None))
+        text = lines.to_text(_DROPPED, slot=self._child, n=n)
+        self.sub_handler.handle(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
 
 
 class Counter:
@@ -216,10 +221,6 @@ def _to_sinks(record: logging.LogRecord) -> None:
                 sink.handle(record)
             except Exception:  # noqa: BLE001  foreign code: whatever handler or filter somebody has configured
                 sink.handleError(record)
-
-
-def _dropped_text(child: str, n: int) -> tuple[str, str, int]:
-    return "event=log_records_dropped slot=%s n=%d", child, n
 
 
 def _start_thread(name: str, target: Callable[[], None]) -> threading.Thread:

@@ -11,6 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import NoReturn
 
 from domain_events.supervisor.exits import ChildExit
@@ -39,8 +40,10 @@ def spawn(main: Callable[[Mask], int], abandon: Callable[[], None]) -> int:
     installed: until then every signal waits. Raises OSError when the system has no process for us.
     """
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()  # or the child has a copy of what was not written yet
+        # Or the child has a copy of what was not written yet. Nobody may be there to read: no reason not to fork.
+        with suppress(OSError, ValueError):
+            if stream is not None:
+                stream.flush()
     with blocked_signals() as mask:
         with held_across_fork(), warnings.catch_warnings():
             # From 3.12 on os.fork() warns when there are threads. Ours are the log readers, held meanwhile.

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,11 @@ def test_records_arrive_in_order_and_are_the_childs(sink: Sink) -> None:
 
 
 def test_what_the_childs_logger_does_not_want_is_not_sent(sink: Sink) -> None:
-    run_child(lambda: (log.debug("no"), log.info("yes")))
+    def body() -> None:
+        log.debug("no")
+        log.info("yes")
+
+    run_child(body)
     assert sink.messages() == ["yes"]
 
 
@@ -167,7 +172,13 @@ def test_level_and_filter_of_each_sink_decide_in_the_master(sink: Sink) -> None:
     errors, even = Sink(logging.ERROR), Sink()
     even.addFilter(lambda record: record.getMessage().endswith(("0", "2")))
     logging.getLogger().handlers += [errors, even]
-    run_child(lambda: [log.log(level, "%d", i) for i, level in enumerate((logging.INFO, logging.ERROR, logging.INFO))])
+
+    def body() -> None:
+        log.info("0")
+        log.error("1")
+        log.info("2")
+
+    run_child(body)
     assert sink.messages() == ["0", "1", "2"]
     assert errors.messages() == ["1"]
     assert even.messages() == ["0", "2"]
@@ -181,7 +192,12 @@ def test_a_sink_that_raises_does_not_keep_records_from_the_others(
             raise ValueError("broken sink")
 
     logging.getLogger().handlers.insert(0, Broken())
-    run_child(lambda: (log.info("one"), log.info("two")))
+
+    def body() -> None:
+        log.info("one")
+        log.info("two")
+
+    run_child(body)
     assert sink.messages() == ["one", "two"]
     assert capsys.readouterr().err.count("broken sink") >= 2
 
@@ -290,7 +306,12 @@ def dropping_child(line: LogLine, body: Callable[[], object]) -> int:
 
 def test_records_over_the_bound_are_counted_exactly_and_told_in_few_lines(sink: Sink) -> None:
     line = LogLine("a#0", bound=100)
-    pid = dropping_child(line, lambda: [log.info("record %d", i) for i in range(20_000)])
+
+    def body() -> None:
+        for i in range(20_000):
+            log.info("record %d", i)
+
+    pid = dropping_child(line, body)
     assert status_of(pid) == 0
     line.close_in_master(PATIENCE)
     n = sum(sink.dropped())
@@ -411,13 +432,16 @@ def test_children_that_are_killed_silence_nobody(sink: Sink) -> None:
         while True:
             log.info("victim %s", filler)
 
+    def has_logged(pid: int, seen: int) -> bool:
+        return any(record.process == pid for record in sink.records[seen:])
+
     lines = [LogLine(f"steady#{i}") for i in range(3)]
-    pids = [fork_child(line, lambda i=i: steady(f"steady{i}")) for i, line in enumerate(lines)]
+    pids = [fork_child(line, partial(steady, f"steady{i}")) for i, line in enumerate(lines)]
     for n in range(120):
         line = LogLine(f"victim#{n}", bound=100)
         pid = fork_child(line, victim)
         seen = len(sink.records)
-        wait_for(lambda pid=pid, seen=seen: any(r.process == pid for r in sink.records[seen:]), "the victim's logs")
+        wait_for(partial(has_logged, pid, seen), "the victim's logs")
         os.kill(pid, signal.SIGKILL)
         assert status_of(pid) == -signal.SIGKILL
         began = time.monotonic()
@@ -455,7 +479,7 @@ def test_a_torn_record_ends_the_reader_without_loss_of_those_before_it(
 def test_children_of_a_dead_master_log_to_stderr(sink: Sink, tmp_path: Path) -> None:
     running, alive = os.pipe()  # EOF when all children are gone
 
-    def child(name: str) -> None:
+    def child(name: str, master: int) -> None:
         log.info("%s born", name)
         wait_for(lambda: os.getppid() != master, "the master's death")
         for i in range(1000):
@@ -467,19 +491,13 @@ def test_children_of_a_dead_master_log_to_stderr(sink: Sink, tmp_path: Path) -> 
             "b#0",
             "c#0",
         ):  # those that come later inherit what the master has of the first ones
-            fork_child(LogLine(name), lambda name=name: child(name))
+            fork_child(LogLine(name), partial(child, name, os.getpid()))
         wait_for(lambda: len(sink.records) == 3, "the children's first words")
         os.write(alive, b"x")
         signal.pause()
 
-    def remember_and_be_master() -> None:
-        nonlocal master
-        master = os.getpid()
-        be_master()
-
-    master = 0
     with stderr_into(tmp_path / "stderr"):
-        pid = fork(remember_and_be_master)
+        pid = fork(be_master)
     os.close(alive)
     assert os.read(running, 1) == b"x"
     os.kill(pid, signal.SIGKILL)
@@ -491,7 +509,7 @@ def test_children_of_a_dead_master_log_to_stderr(sink: Sink, tmp_path: Path) -> 
         assert [line for line in lines if name in line] == [f"INFO:{name} {i}" for i in range(1000)]
 
 
-def test_closing_in_a_child_that_nobody_reads_ends_in_time_and_says_what_is_lost(sink: Sink, stderr: Path) -> None:
+def test_closing_in_a_child_that_nobody_reads_ends_in_time_and_says_what_is_lost(sink: Sink, tmp_path: Path) -> None:
     line = LogLine("a#0", bound=20)
 
     def live() -> None:
@@ -538,9 +556,13 @@ def test_what_a_child_forks_logs_to_stderr_and_holds_nothing_up(sink: Sink, tmp_
         log.info("grandchild")
         os.read(stop, 1)
 
+    def child() -> None:
+        log.info("child")
+        fork(grandchild)
+
     line = LogLine("a#0")
     with stderr_into(tmp_path / "stderr"):
-        pid = fork_child(line, lambda: (log.info("child"), fork(grandchild)))
+        pid = fork_child(line, child)
     assert status_of(pid) == 0
     began = time.monotonic()
     line.close_in_master(PATIENCE)
@@ -592,7 +614,7 @@ def test_forks_do_not_inherit_the_writes_of_another_thread(sink: Sink, tmp_path:
     try:
         for n in range(200):
             line = LogLine(f"a#{n}")
-            pid = fork_child(line, lambda n=n: log.info("child %d", n))
+            pid = fork_child(line, partial(log.info, "child %d", n))
             assert status_of(pid) == 0
             line.close_in_master(PATIENCE)
     finally:

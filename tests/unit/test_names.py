@@ -9,9 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain_events.errors import DomainEventError, InvalidName
-from domain_events.names import check_binding_key, check_receiver_name, check_routing_key
+from domain_events.names import (
+    check_binding_key,
+    check_exchange_name,
+    check_receiver_name,
+    check_routing_key,
+)
 
-CHECKS = [check_routing_key, check_binding_key, check_receiver_name]
+CHECKS = [check_routing_key, check_binding_key, check_receiver_name, check_exchange_name]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,16 @@ def test_a_reserved_receiver_name_is_refused_by_name(name: str):
     with pytest.raises(InvalidName) as caught:
         check_receiver_name(name)
     assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["domain-events", "amq", "a.b", "x" * 255])
+def test_an_exchange_name_is_returned_as_it_is(name: str):
+    assert check_exchange_name(name) == name
+
+
+def test_an_exchange_of_the_broker_is_refused_by_name():
+    with pytest.raises(InvalidName, match=r"exchange 'amq\.topic'"):
+        check_exchange_name("amq.topic")
 
 
 def test_a_long_name_is_not_repeated_at_full_length():

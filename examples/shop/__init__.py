@@ -1,0 +1,1 @@
+"""An imaginary shop that reacts to its own orders."""

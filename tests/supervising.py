@@ -1,0 +1,268 @@
+"""A supervisor without a broker: children that behave as a test asks, and a look at what it writes.
+
+`python -m tests.supervising printer=steady mailer=crash --grace 1`: the receiver `mailer` crashes. The
+behaviours are the functions at the end. TEST_BOOT=fail|hang|slow is what happens in each child before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from domain_events.errors import ConfigurationError
+from domain_events.events import DomainEvent
+from domain_events.observers import Observer
+from domain_events.policy import Backoff
+from domain_events.registration import Registration, make_registration
+from domain_events.stopping import Stop
+from domain_events.supervisor.arguments import add_arguments, read_options
+from domain_events.supervisor.formats import configure
+from domain_events.supervisor.lock import Lock
+from domain_events.supervisor.master import run
+from domain_events.supervisor.selection import select as select_receivers
+from tests.processes import Handle, Processes
+from tests.waiting import wait_until
+
+Line = dict[str, Any]
+QUICK = ("--backoff", "0.05:0.2", "--grace", "5", "--kill-after", "1", "--log-format", "json")
+
+
+class Supervised:
+    """A master and its children, in processes of their own."""
+
+    def __init__(self, processes: Processes, *arguments: str, **env: str) -> None:
+        command = [sys.executable, "-m", "tests.supervising", *arguments[:1], *QUICK, *arguments[1:]]
+        self.handle: Handle = processes.start(command, env=env)
+        self.pid = self.handle.pid
+
+    def lines(self, event: str, **fields: object) -> list[Line]:
+        """The log lines with this event and these fields, so far."""
+        wanted = {"event": event, **fields}
+        return [line for line in self.log() if wanted.items() <= line.items()]
+
+    def log(self) -> list[Line]:
+        found = []
+        for text in self.handle.output().splitlines():
+            if text.startswith("{") and text.endswith("}"):
+                found.append(json.loads(text))
+        return found
+
+    def wait_line(self, event: str, count: int = 1, deadline: float = 20.0, **fields: object) -> Line:
+        """The `count`-th line with this event and these fields."""
+
+        def found() -> list[Line]:
+            lines = self.lines(event, **fields)
+            return lines if len(lines) >= count else []
+
+        try:
+            return wait_until(found, deadline, f"{count} x {event} {fields}")[count - 1]
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.handle.output()[-4000:]}") from None
+
+    def pid_of(self, slot: str) -> int:
+        """Of the child that consumes, or that was started last."""
+        return int(self.wait_line("child_start", slot=slot) and self.lines("child_start", slot=slot)[-1]["pid"])
+
+    def send(self, number: int) -> None:
+        self.handle.send(number)
+
+    def wait(self, deadline: float = 20.0) -> int:
+        """The exit code of the master. Nothing of its tree may be left, and no traceback of ours be there."""
+        code = self.handle.wait(deadline)
+        assert self.handle.group() == [], self.handle.output()[-4000:]
+        return code
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.send(number)
+        return self.wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("receivers")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    options = read_options(vars(arguments), os.environ)
+    configure(options.log_level, options.log_format)
+    registrations = [registered(*pair.split("=", 1)) for pair in arguments.receivers.split()]
+    lock = Lock(options.lock) if options.lock else None
+    return run(
+        select_receivers(registrations, options),
+        options,
+        consume=consume,
+        boot=boot,
+        title="tests",
+        lock=lock,
+    )
+
+
+def registered(name: str, behaviour: str) -> Registration:
+    return make_registration(
+        print,
+        name,
+        [behaviour],
+        dead_letter=True,
+        durable=True,
+        max_retries=0,
+        retry_on=(),
+        backoff=Backoff(),
+        timeout=None,
+        processes=1,
+        prefetch=None,
+        queue_type="quorum",
+        exchange="domain-events",
+        connection_settings=None,
+    )
+
+
+def boot() -> None:
+    match os.environ.get("TEST_BOOT"):
+        case "fail":
+            raise RuntimeError("no cup of tea")
+        case "hang":
+            while True:
+                time.sleep(0.01)
+        case "slow":
+            time.sleep(1.0)
+
+
+def consume(
+    registrations: Sequence[Registration],
+    /,
+    *,
+    stop: Stop,
+    observer: Observer,
+    forced: Callable[[bool], None],
+) -> None:
+    [registration] = registrations
+    BEHAVIOURS[registration.binding_keys[0].replace("-", "_")](stop, observer, forced)
+
+
+def steady(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    observer.consuming()
+    _watch(stop, forced)
+
+
+def waiting(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    observer.disconnected("nobody\nhome")
+    _watch(stop, forced)
+
+
+def crash(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    raise RuntimeError("crashed as asked")
+
+
+def crash_later(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    observer.consuming()
+    time.sleep(0.3)
+    raise RuntimeError("crashed as asked")
+
+
+def exit_three(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    os._exit(3)
+
+
+def give_in(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    """Returns though nobody has asked."""
+
+
+def misconfigured(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    raise ConfigurationError("the queue has other arguments")
+
+
+def dies_with_event(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    observer.consuming()
+    observer.started("r", DomainEvent("user.disabled", {}, uuid_string="in-hand-1"))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def busy(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    """A handler that takes two seconds in C code, with the signals read by another thread."""
+    _begin(stop, observer, forced)
+    time.sleep(2.0)
+    observer.handled("r", DomainEvent("user.disabled", {}), 2.0)
+    _watch(stop, None)
+
+
+def endless(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    """A handler that never returns; the other thread leaves when it is told to."""
+    _begin(stop, observer, forced)
+    while True:
+        time.sleep(0.01)
+
+
+def deaf(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    """Nothing but SIGKILL ends it."""
+    observer.consuming()
+    observer.started("r", DomainEvent("user.disabled", {}, uuid_string="in-hand-1"))
+    while True:
+        time.sleep(0.01)
+
+
+def descriptors(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    """Says what is open here."""
+    found = {}
+    for name in sorted(os.listdir("/proc/self/fd"), key=int):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            pass  # that of listdir itself
+    _say(descriptors=found)
+    steady(stop, observer, forced)
+
+
+def dice(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    import random
+
+    _say(dice=random.random())
+    steady(stop, observer, forced)
+
+
+def _begin(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    observer.consuming()
+    observer.started("r", DomainEvent("user.disabled", {}, uuid_string="in-hand-1"))
+    threading.Thread(target=_watch, args=(stop, lambda _: forced(True), True), daemon=True).start()
+
+
+def _watch(stop: Stop, forced: Callable[[bool], None] | None, for_ever: bool = False) -> None:
+    """What the I/O thread does for the signals; returns when a stop was asked for."""
+    while for_ever or not stop.requested:
+        select.select([stop], [], [], 1.0)
+        if signal.SIGQUIT in stop.read_signals() and forced:
+            forced(False)
+
+
+def _say(**values: object) -> None:
+    # One write: children of one master share this file.
+    os.write(1, (json.dumps(values) + "\n").encode())
+
+
+BEHAVIOURS = {
+    behaviour.__name__: behaviour
+    for behaviour in (
+        steady,
+        waiting,
+        crash,
+        crash_later,
+        exit_three,
+        give_in,
+        misconfigured,
+        dies_with_event,
+        busy,
+        endless,
+        deaf,
+        descriptors,
+        dice,
+    )
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

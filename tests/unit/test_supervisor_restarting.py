@@ -1,0 +1,135 @@
+"""What becomes of children that end by themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from tests.processes import Processes
+from tests.supervising import Supervised
+from tests.waiting import wait_until
+
+
+def test_a_crashing_child_is_started_again_with_growing_delays_and_others_are_not_touched(
+    processes: Processes,
+) -> None:
+    supervised = Supervised(processes, "good=steady bad=crash")
+    supervised.wait_line("child_consuming", slot="good#0")
+    supervised.wait_line("child_exit", count=4, slot="bad#0")
+    exits = supervised.lines("child_exit", slot="bad#0")[:4]
+    assert [line["code"] for line in exits] == [70] * 4
+    assert [line["n"] for line in exits] == [1, 2, 3, 4]
+    assert all(
+        low <= line["delay"] <= high
+        for line, (low, high) in zip(exits, [(0.025, 0.075), (0.05, 0.15), (0.1, 0.2), (0.2, 0.2)], strict=True)
+    )
+    assert len({line["pid"] for line in exits}) == 4
+    assert len(supervised.lines("child_start", slot="good#0")) == 1
+    assert supervised.stop() == 0
+    assert "crashed as asked" in supervised.handle.output()
+
+
+def test_a_child_that_crashes_after_a_stable_run_is_started_again_at_once(processes: Processes) -> None:
+    supervised = Supervised(processes, "bad=crash-later", "--stable-after", "0.1", "--backoff", "60:60")
+    supervised.wait_line("child_consuming", count=3, slot="bad#0")
+    assert [line["delay"] for line in supervised.lines("child_exit")][:2] == [0, 0]
+    assert supervised.stop() == 0
+
+
+def test_a_child_killed_with_sigkill_is_replaced_and_the_event_in_its_hand_is_named(
+    processes: Processes,
+) -> None:
+    supervised = Supervised(processes, "good=steady bad=dies-with-event")
+    line = supervised.wait_line("child_exit", slot="bad#0")
+    assert (line["signal"], line["in_flight"], line["receiver"]) == ("SIGKILL", "in-hand-1", "bad")
+    supervised.wait_line("child_start", count=2, slot="bad#0")
+    first = supervised.pid_of("good#0")
+    os.kill(first, signal.SIGKILL)
+    line = supervised.wait_line("child_exit", slot="good#0", pid=first)
+    assert line["signal"] == "SIGKILL"
+    assert "in_flight" not in line
+    supervised.wait_line("child_consuming", count=2, slot="good#0")
+    assert supervised.stop() == 0
+
+
+def test_a_wrong_configuration_waits_for_the_longest_delay_at_once(processes: Processes) -> None:
+    supervised = Supervised(processes, "good=steady bad=misconfigured", "--backoff", "0.05:30")
+    line = supervised.wait_line("child_exit", slot="bad#0")
+    assert (line["code"], line["delay"], line["reason"]) == (78, 30, "configuration (exit 78)")
+    assert "the queue has other arguments" in supervised.handle.output()
+    supervised.wait_line("child_consuming", slot="good#0")
+    assert supervised.stop() == 0
+
+
+def test_a_clean_exit_without_a_request_is_a_crash(processes: Processes) -> None:
+    supervised = Supervised(processes, "good=steady quiet=give-in three=exit-three")
+    assert supervised.wait_line("child_exit", slot="quiet#0")["code"] == 70
+    assert supervised.wait_line("child_exit", slot="three#0")["code"] == 3
+    first = supervised.pid_of("good#0")
+    supervised.wait_line("child_consuming", slot="good#0")
+    os.kill(first, signal.SIGTERM)
+    assert supervised.wait_line("child_exit", slot="good#0")["code"] == 0
+    supervised.wait_line("child_consuming", count=2, slot="good#0")
+    assert supervised.stop() == 0
+
+
+def test_a_child_that_does_not_boot_in_time_is_ended_and_started_again(processes: Processes) -> None:
+    supervised = Supervised(processes, "slow=steady", "--boot-timeout", "0.3", TEST_BOOT="hang")
+    line = supervised.wait_line("child_exit", slot="slow#0")
+    assert line["reason"].startswith("not booted within 0.3 s")
+    assert line["n"] == 1
+    supervised.wait_line("child_start", count=2, slot="slow#0")
+    assert "Current thread" in supervised.handle.output(), "the stacks tell where it hung"
+    supervised.stop()
+
+
+def test_a_failing_boot_exits_71_and_says_why(processes: Processes) -> None:
+    supervised = Supervised(processes, "slow=steady", TEST_BOOT="fail")
+    line = supervised.wait_line("child_exit", slot="slow#0")
+    assert (line["code"], line["reason"]) == (71, "did not boot (exit 71)")
+    assert "no cup of tea" in supervised.handle.output()
+    assert supervised.stop() == 0
+
+
+def test_when_all_receivers_keep_failing_the_master_gives_up_with_75(processes: Processes) -> None:
+    supervised = Supervised(processes, "bad=crash worse=misconfigured", "--give-up-after", "0.5")
+    assert supervised.wait() == 75
+    assert "have failed for 0.5 s" in supervised.lines("stop_begin")[0]["reason"]
+
+
+def test_one_working_receiver_is_enough_to_go_on(processes: Processes) -> None:
+    supervised = Supervised(processes, "good=steady bad=crash", "--give-up-after", "0.2")
+    supervised.wait_line("child_exit", count=6, slot="bad#0")
+    assert supervised.handle.returncode is None
+    assert supervised.stop() == 0
+
+
+def test_an_outage_of_the_broker_is_no_failure(processes: Processes) -> None:
+    supervised = Supervised(processes, "away=waiting bad=crash", "--give-up-after", "0.2")
+    supervised.wait_line("child_exit", count=6, slot="bad#0")
+    assert supervised.lines("child_exit", slot="away#0") == []
+    assert supervised.stop() == 0
+
+
+def test_forks_keep_to_the_spawn_rate(processes: Processes) -> None:
+    supervised = Supervised(processes, "a=steady b=steady c=steady d=steady", "--spawn-rate", "4", "--processes", "a=3")
+    line = supervised.wait_line("child_start", count=6)
+    assert supervised.stop() == 0
+    first = supervised.lines("child_start")[0]
+    # Four at once, then one each quarter of a second. The times of the log are of the wall clock: with a margin.
+    assert _seconds(line["time"]) - _seconds(first["time"]) > 0.35
+
+
+def test_processes_of_one_receiver_are_slots_of_their_own(processes: Processes) -> None:
+    supervised = Supervised(processes, "a=dice", "--processes", "a=2")
+    supervised.wait_line("child_consuming", slot="a#0")
+    supervised.wait_line("child_consuming", slot="a#1")
+    dice = wait_until(lambda: [line["dice"] for line in supervised.log() if "dice" in line])
+    assert len(set(dice)) == 2, "each child has random numbers of its own"
+    assert supervised.stop() == 0
+
+
+def _seconds(time: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(time).timestamp()
