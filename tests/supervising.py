@@ -7,6 +7,7 @@ behaviours are the functions at the end. TEST_BOOT=fail|hang|slow is what happen
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -59,7 +60,9 @@ class Supervised:
         """The `count`-th line with this event and these fields."""
 
         def found() -> list[Line]:
+            ended = self.handle.returncode is not None  # asked before reading: what was written last is read
             lines = self.lines(event, **fields)
+            assert len(lines) >= count or not ended, f"the master ended without {count} x {event} {fields}"
             return lines if len(lines) >= count else []
 
         try:
@@ -211,10 +214,8 @@ def descriptors(stop: Stop, observer: Observer, forced: Callable[[bool], None]) 
     """Says what is open here."""
     found = {}
     for name in sorted(os.listdir("/proc/self/fd"), key=int):
-        try:
+        with contextlib.suppress(FileNotFoundError):  # that of listdir itself
             found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            pass  # that of listdir itself
     _say(descriptors=found)
     steady(stop, observer, forced)
 

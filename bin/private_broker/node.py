@@ -12,13 +12,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from private_broker.login import LOOPBACK, listens, takes_login
 from private_broker.problem import Problem, say
-from private_broker.processes import Process, identity, runs, send, wait_gone
+from private_broker.processes import Process, identity, marked, runs, send, wait_gone
 from private_broker.source import IMAGE, SYSTEM_PATH, docker
 
 READY_TIMEOUT = 120.0  # seconds; a start takes two to eight, more on a machine under load
@@ -27,26 +27,40 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,40}")
 
 
 def state_folder() -> Path:
+    """Where the brokers of this user live."""
     named = os.environ.get("BROKER_STATE")
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     folder = Path(named).absolute() if named else Path(base) / "domain-events" / "brokers"
     if re.search(r"\s", str(folder)):
-        raise Problem(f"RabbitMQ's scripts cannot live with blanks in a path; set BROKER_STATE: {folder}")
+        raise Problem(f"RabbitMQ's scripts need a path without blanks; set BROKER_STATE to one: {folder}")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
 
 
 class Broker:
-    """A broker: a folder with its record (`broker.json`), cookie, configuration, data and log."""
+    """A folder with a record (`broker.json`), cookie, configuration, data and log; and what runs for it."""
 
     def __init__(self, name: str) -> None:
         if not NAME.fullmatch(name):
             raise Problem(f"not a usable name: {name!r}")
         self.name = name
         self.folder = state_folder() / name
-        self.record: Record = {}
-        with contextlib.suppress(FileNotFoundError, ValueError):  # a start that was cut off
-            self.record = json.loads((self.folder / "broker.json").read_text())
+        self.record: dict[str, Any] = {}
+        self._load()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """One command at a time for each broker, with the record as the one before left it."""
+        try:
+            handle = os.open(self.folder, os.O_RDONLY)
+        except FileNotFoundError:
+            raise Problem(f"no broker called {self.name} in {self.folder.parent}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            self._load()
+            yield
+        finally:
+            os.close(handle)
 
     def save(self, **changes: Any) -> None:
         self.record.update(changes)
@@ -54,23 +68,14 @@ class Broker:
         new.write_text(json.dumps(self.record, indent=1))
         new.replace(self.folder / "broker.json")
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """One command at a time for each broker."""
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
-
     @property
     def running(self) -> bool:
         if container := self.record.get("container"):
             return docker("inspect", "--format", "{{.State.Running}}", container, check=False) == "true"
         return runs(self.record.get("node"))
 
-    def info(self) -> Record:
+    def info(self) -> dict[str, Any]:
+        """What `--json` tells."""
         url = f"amqp://guest:guest@{LOOPBACK}:{self.record.get('port')}/%2F"
         running = self.running
         return {
@@ -85,23 +90,104 @@ class Broker:
             "env": {"AMQP_URL": url, "BROKER_NAME": self.name},
         }
 
-    # What the node is told
+    # Its life
 
-    def environment(self) -> dict[str, str]:
+    def install(self, server: Path | None) -> None:
+        """Writes what the broker needs before its first start. `server` None: a container."""
+        if server:
+            self.save(server=str(server))
+            self._write_files()
+            return
+        container = f"domain-events-{self.name}-{secrets.token_hex(4)}"
+        self.save(container=container)  # first: a start that is cut off leaves a name to clear away
+        say(f"Docker gets {IMAGE} (once) ...")
+        # The data's place is named after the host, so that must stay the same over restarts.
+        publish = f"{LOOPBACK}:{self.record['port']}:5672"
+        docker("create", "--name", container, "--hostname", "broker", "--publish", publish, IMAGE)
+
+    def boot(self, *, tied: bool = False) -> None:
+        """Starts it, new or with its data, and waits for it to take a login. `tied`: it ends when we do."""
+        limit = time.monotonic() + READY_TIMEOUT
+        if container := self.record.get("container"):
+            docker("start", container)
+        else:
+            self._boot_epmd(limit, tied=tied)
+            home = self.folder / "home"
+            ours = {"RABBITMQ_SCRIPTS_DIR": str(home / "sbin"), "RABBITMQ_PLUGINS_DIR": str(home / "plugins")}
+            self.save(node=self._spawn([self.record["server"]], ours if home.exists() else {}, tied=tied))
+        while not takes_login(self.record["port"]):
+            if not self.running:
+                raise Problem(f"{self.name} ended while it started:\n{self._last_words()}")
+            if time.monotonic() > limit:
+                raise Problem(f"{self.name} was not ready after {READY_TIMEOUT:g} s:\n{self._last_words()}")
+            time.sleep(0.1)
+
+    def shut_down(self) -> None:
+        """Asks it to stop in good order, and keeps the data."""
+        if container := self.record.get("container"):
+            docker("stop", container)
+        elif runs(self.record.get("node")):
+            send(self.record["node"], signal.SIGTERM)
+            if not wait_gone([self.record["node"]], STOP_TIMEOUT):
+                say(f"{self.name} did not stop within {STOP_TIMEOUT:g} s: killed")
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the node and all that belongs to it."""
+        if container := self.record.get("container"):
+            docker("kill", container, check=False)
+            return
+        send(self.record.get("node"), signal.SIGKILL)
+        left: list[Process] = []
+        for _ in range(10):  # a helper may have been forked while we looked
+            left = marked(self._mark)
+            if not left:
+                return
+            for process in left:
+                send(process, signal.SIGKILL)
+            wait_gone(left, 5)
+        raise Problem(f"processes of {self.name} that do not die: {[process['pid'] for process in left]}")
+
+    def remove(self) -> None:
+        """Ends it, with its data. There is nothing to save, so it is not asked."""
+        if container := self.record.get("container"):
+            docker("rm", "--force", "--volumes", container)
+        else:
+            self.kill()
+        shutil.rmtree(self.folder)
+
+    def ctl(self, args: list[str]) -> int:
+        """Runs rabbitmqctl; its exit status."""
+        if container := self.record.get("container"):
+            return subprocess.run(["docker", "exec", container, "rabbitmqctl", *args]).returncode
+        program = Path(self.record["server"]).with_name("rabbitmqctl")
+        return subprocess.run([program, *args], env=self._environment(), cwd=self.folder).returncode
+
+    # What it is made of
+
+    @property
+    def _mark(self) -> str:
+        return f"PRIVATE_BROKER={self.folder}"
+
+    def _load(self) -> None:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # of a start that was cut off
+            self.record = json.loads((self.folder / "broker.json").read_text())
+
+    def _environment(self) -> dict[str, str]:
         """What server and rabbitmqctl have in common. Nothing of the caller's: no RABBITMQ_* may leak in."""
-        erl = "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
-        dist = self.record["dist_port"]
-        place = self.folder
+        place, node, dist_port = self.folder, self.record["node_name"], self.record["dist_port"]
+        loopback = "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
+        mark, _, marked_as = self._mark.partition("=")
         return {
+            mark: marked_as,
             "PATH": f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}",
             "LC_ALL": "C.UTF-8",
             "HOME": str(place),  # of the cookie
-            "BROKER_FOLDER": str(place),  # by this we know our processes
             "ERL_EPMD_PORT": str(self.record["epmd_port"]),
             "ERL_EPMD_ADDRESS": LOOPBACK,
             "ERL_INETRC": str(place / "inetrc"),
             "ERL_CRASH_DUMP_SECONDS": "0",
-            "RABBITMQ_NODENAME": self.record["node_name"],
+            "RABBITMQ_NODENAME": node,
             "RABBITMQ_CONF_ENV_FILE": str(place / "none"),  # not the system's in /etc/rabbitmq
             "RABBITMQ_CONFIG_FILE": str(place / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(place / "none.config"),
@@ -115,26 +201,24 @@ class Broker:
             "RABBITMQ_PID_FILE": str(place / "data" / "pid"),
             "RABBITMQ_LOG_BASE": str(place / "log"),
             "RABBITMQ_LOGS": str(place / "log" / "rabbit.log"),
-            "RABBITMQ_DIST_PORT": str(dist),
             "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
             # Few threads and no busy waiting: it shares a small machine with the tests.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 2:2 +SDcpu 2:2 +SDio 4 +sbwt none +sbwtdcpu none"
-            f" +sbwtdio none {erl} -sname {self.record['node_name']}"
-            f" -kernel inet_dist_listen_min {dist} -kernel inet_dist_listen_max {dist}",
-            "RABBITMQ_CTL_ERL_ARGS": f"+S 1:1 +sbwt none {erl}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +SDcpu 2:2 +SDio 4"
+            f" +sbwt none +sbwtdcpu none +sbwtdio none {loopback} -sname {node}"
+            f" -kernel inet_dist_listen_min {dist_port} inet_dist_listen_max {dist_port}",
+            "RABBITMQ_CTL_ERL_ARGS": f"+S 1:1 +sbwt none {loopback}",
             "RABBITMQ_CTL_DIST_PORT_MIN": "0",
             "RABBITMQ_CTL_DIST_PORT_MAX": "0",
-            "detached": "1",  # makes the script exec: the process we start is the node
+            "detached": "1",  # makes the script exec: the process that we start is the node
         }
 
-    def write_files(self) -> None:
+    def _write_files(self) -> None:
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
         # `localhost` must be found even where /etc/hosts does not know it.
-        (self.folder / "inetrc").write_text(
-            '{host, {127,0,0,1}, ["localhost"]}.\n{lookup, [file, native]}.\n'
-        )
+        hosts = '{host, {127,0,0,1}, ["localhost"]}.\n{lookup, [file, native]}.\n'
+        (self.folder / "inetrc").write_text(hosts)
         (self.folder / "enabled_plugins").write_text("[].\n")
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {LOOPBACK}:{self.record['port']}\n"
@@ -144,43 +228,52 @@ class Broker:
             "log.console = false\n"
         )
         for part in ("data", "log"):
-            (self.folder / part).mkdir(exist_ok=True)
-        self.write_home()
+            (self.folder / part).mkdir()
+        self._write_home()
 
-    def write_home(self) -> None:
-        """A RabbitMQ home with links to the core's parts alone.
+    def _write_home(self) -> None:
+        """A RabbitMQ home with links to the parts of the core alone.
 
-        Erlang looks through every plugin's folder for every module that it loads: without the unused ones a start
-        costs half.
+        Erlang looks into every plugin's folder for every module that it loads: without the unused ones a
+        start costs half.
         """
         real = Path(self.record["server"]).resolve().parent.parent
-        parts = {
-            path.name.rpartition("-")[0]: path for path in (real / "plugins").glob("*-*/") if path.is_dir()
-        }
-        home, needed, todo = self.folder / "home", set(), ["rabbit", "rabbitmq_prelaunch"]
+        parts = {path.parent.parent.name.rpartition("-")[0]: path for path in real.glob("plugins/*/ebin/*.app")}
+        needed, todo = set(), ["rabbit", "rabbitmq_prelaunch"]
+        if not parts.keys() >= set(todo):
+            return  # laid out in some other way: it starts with all its plugins
         while todo:
             part = todo.pop()
             if part in parts and part not in needed:
                 needed.add(part)
-                text = (parts[part] / "ebin" / f"{part}.app").read_text()
-                for names in re.findall(r"applications\s*,\s*\[([^\]]*)\]", text):
+                for names in re.findall(r"applications\s*,\s*\[([^\]]*)\]", parts[part].read_text()):
                     todo += re.findall(r"\w+", names)
+        home = self.folder / "home"
         (home / "plugins").mkdir(parents=True)
         for link in ("sbin", "escript"):
             (home / link).symlink_to(real / link)
         for part in needed:
-            (home / "plugins" / parts[part].name).symlink_to(parts[part])
+            folder = parts[part].parent.parent
+            (home / "plugins" / folder.name).symlink_to(folder)
 
-    # Its life
+    def _boot_epmd(self, limit: float, *, tied: bool) -> None:
+        """The name service of Erlang nodes; ours knows this node alone."""
+        port = self.record["epmd_port"]
+        if runs(self.record.get("epmd")):
+            return
+        self.save(epmd=self._spawn(["epmd", "-address", LOOPBACK, "-port", str(port)], {}, tied=tied))
+        while not listens(port):
+            if not runs(self.record["epmd"]) or time.monotonic() > limit:
+                raise Problem(f"epmd did not start:\n{self._last_words()}")
+            time.sleep(0.02)
 
-    def spawn(self, argv: list[str], *, tied: bool) -> Record:
-        """A process of this broker; `tied`: it dies with us, even when we are killed."""
+    def _spawn(self, argv: list[str], extra: Mapping[str, str], *, tied: bool) -> Process:
         if tied and (setpriv := shutil.which("setpriv")):
-            argv = [setpriv, "--pdeathsig", "KILL", *argv]
+            argv = [setpriv, "--pdeathsig", "KILL", *argv]  # even when we are killed
         with (self.folder / "log" / "output").open("ab") as out:
             process = subprocess.Popen(
                 argv,
-                env=self.environment(),
+                env={**self._environment(), **extra},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -190,83 +283,11 @@ class Broker:
         process.returncode = 0  # it outlives this command: no warning about that
         return identity(process.pid)
 
-    def boot(self, *, tied: bool = False) -> None:
-        """Starts the broker, new or with its data, and waits for it to take a login."""
-        limit = time.monotonic() + READY_TIMEOUT
-        if container := self.record.get("container"):
-            docker("start", container)
-        else:
-            if not runs(self.record.get("epmd")):
-                argv = ["epmd", "-address", LOOPBACK, "-port", str(self.record["epmd_port"])]
-                self.save(epmd=self.spawn(argv, tied=tied))
-                while not listens(self.record["epmd_port"]):
-                    if not runs(self.record["epmd"]) or time.monotonic() > limit:
-                        raise Problem(f"epmd did not start:\n{self.last_words()}")
-                    time.sleep(0.02)
-            home = self.folder / "home"
-            own = {"RABBITMQ_SCRIPTS_DIR": str(home / "sbin"), "RABBITMQ_PLUGINS_DIR": str(home / "plugins")}
-            argv = ["env", *(f"{name}={value}" for name, value in own.items()), self.record["server"]]
-            self.save(node=self.spawn(argv, tied=tied))
-        while not takes_login(self.record["port"]):
-            if not self.running:
-                raise Problem(f"{self.name} ended while it started:\n{self.last_words()}")
-            if time.monotonic() > limit:
-                raise Problem(f"{self.name} was not ready after {READY_TIMEOUT:g} s:\n{self.last_words()}")
-            time.sleep(0.1)
-
-    def last_words(self) -> str:
+    def _last_words(self) -> str:
         if container := self.record.get("container"):
             return docker("logs", "--tail", "20", container, check=False)
-        lines = []
+        lines: list[str] = []
         for name in ("output", "rabbit.log"):
             with contextlib.suppress(OSError):
                 lines += (self.folder / "log" / name).read_text(errors="replace").splitlines()
-        errors = [line for line in lines if "[error]" in line]
-        return "\n".join(errors[:15] or lines[-15:])
-
-    def processes(self) -> list[Record]:
-        """All of this broker's: node, epmd, Erlang's helpers, and what a start that was cut off left."""
-        mark = f"BROKER_FOLDER={self.folder}".encode()
-        found = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with contextlib.suppress(OSError):
-                    process = identity(int(entry))  # first: the environment read next is of this process
-                    if mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0") and runs(process):
-                        found.append(process)
-        return found
-
-    def kill(self, *, keep_epmd: bool = False) -> None:
-        """SIGKILL to all of it."""
-        if container := self.record.get("container"):
-            docker("kill", container, check=False)
-            return
-        epmd = self.record.get("epmd")
-        send(self.record.get("node"), signal.SIGKILL)
-        for _ in range(10):  # a helper may have been forked while we looked
-            left = [process for process in self.processes() if not keep_epmd or process != epmd]
-            if not left:
-                return
-            for process in left:
-                send(process, signal.SIGKILL)
-            wait_gone(left, 5)
-        raise Problem(
-            f"these processes of {self.name} cannot be killed: {[process['pid'] for process in left]}"
-        )
-
-    def shut_down(self) -> None:
-        """Asks it to stop in good order."""
-        if container := self.record.get("container"):
-            docker("stop", container, check=False)
-        elif runs(self.record.get("node")):
-            send(self.record["node"], signal.SIGTERM)
-            if not wait_gone([self.record["node"]], STOP_TIMEOUT):
-                say(f"{self.name} did not stop within {STOP_TIMEOUT:g} s: killed")
-            self.kill(keep_epmd=True)
-
-    def remove(self) -> None:
-        """Ends it with its data. There is nothing to save, so it is not asked."""
-        self.kill()
-        if container := self.record.get("container"):
-            docker("rm", "--force", "--volumes", container, check=False)
-        shutil.rmtree(self.folder)
+        return "\n".join([line for line in lines if "[error]" in line][:15] or lines[-15:])

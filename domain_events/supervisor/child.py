@@ -24,7 +24,7 @@ from domain_events.supervisor.notify import forget_service_manager
 from domain_events.supervisor.reports import Reporter
 from domain_events.supervisor.shm import Record
 from domain_events.supervisor.spawn import Mask, die_with_parent
-from domain_events.supervisor.titles import child_title, set_short_name, set_title
+from domain_events.supervisor.titles import child_title, set_title
 from domain_events.supervisor.watching import Watching
 
 logger = logging.getLogger(__name__)
@@ -85,8 +85,7 @@ class Child:
             self._orphaned()
         # The I/O thread waits less for a handler that computes than the usual 5 ms.
         sys.setswitchinterval(0.001)
-        self._show("starting")
-        set_short_name(place.slot)
+        set_title(child_title(place.slot, "starting"), place.slot)
         code = self._live()
         return self._leave(code)
 

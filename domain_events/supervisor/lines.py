@@ -11,14 +11,12 @@ import re
 
 Value = str | int | float | None
 
-logger = logging.getLogger(__package__)
-
 _PLAIN = re.compile(r"[^\s\"=]+")
 _PAIR = re.compile(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+|$)')
 _NUMBERS = frozenset({"pid", "code", "n", "delay"})
 
 
-def write(level: int, event: str, **fields: Value) -> None:
+def write(logger: logging.Logger, level: int, event: str, **fields: Value) -> None:
     """One line. A field that is None is left out."""
     logger.log(level, "%s", to_text(event, **fields))
 

@@ -93,7 +93,7 @@ class PipeHandler(MultiProcessingHandler):  # type: ignore[misc]  # the package 
             self._log_dropped(malformed)
 
     def _log_dropped(self, n: int) -> None:
-        lines.write(_log, logging.WARNING, _DROPPED, slot=self._child, n=n)
+        _log.warning("%s", lines.to_text(_DROPPED, slot=self._child, n=n))
 
     # In the child.
 

@@ -41,7 +41,7 @@ from domain_events.supervisor.spawn import settle_memory
 from domain_events.supervisor.titles import master_title, set_title
 from domain_events.supervisor.transitions import step
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(__package__)
 
 _SLACK = 1.0  # seconds that killed children have to vanish
 _LOG_TIMEOUT = 2.0  # seconds, at the end, for the last lines of all children together
@@ -130,7 +130,8 @@ class Master:
             timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
             ready = self._selector.select(timeout)
             self._logs_until = time.monotonic() + _LOG_PATIENCE
-            for key, _ in ready:
+            # Signals first: a child that got the same SIGTERM as we did has not crashed.
+            for key, _ in sorted(ready, key=lambda item: item[0].fd != self._signals.fileno()):
                 key.data()
 
     @property
@@ -288,7 +289,7 @@ class Master:
         title = master_title(self._title, status.consuming(slots), len(slots))
         if title != self._shown_title:
             self._shown_title = title
-            set_title(title)
+            set_title(title, "domain-events")
         self._notifier.status(self._status_line())
         if self._deadline is None and status.is_ready(slots, self._options.ready):
             self._notifier.ready()

@@ -14,7 +14,7 @@ from domain_events.supervisor.process import Process
 from domain_events.supervisor.shm import Record
 from domain_events.supervisor.slots import Action, Slot
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(__package__)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from domain_events.supervisor.lock import Lock, LockTaken
 from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.selection import select
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(__package__)
 
 
 def start(

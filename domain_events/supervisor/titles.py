@@ -14,16 +14,14 @@ def remember_original() -> None:
     setproctitle.getproctitle()
 
 
-def set_title(title: str) -> None:
-    setproctitle.setproctitle(title)
+def set_title(title: str, short: str | None = None) -> None:
+    """`short` names this thread, cut to 15 bytes by the kernel: what `top` and `ps -o comm` show.
 
-
-def set_short_name(name: str) -> None:
-    """The name of this thread, which the kernel cuts to 15 bytes: `comm` in ps, the column of top.
-
-    After `set_title` in the main thread, which changes it as well.
+    A title overwrites the short name of the thread that sets it. So the main thread gives both.
     """
-    setproctitle.setthreadtitle(name)
+    setproctitle.setproctitle(title)
+    if short is not None:
+        setproctitle.setthreadtitle(short)
 
 
 def master_title(name: str, consuming: int, total: int) -> str:

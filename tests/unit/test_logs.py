@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hypothesis import given
@@ -601,9 +602,22 @@ def test_a_reader_that_is_held_up_is_left_and_cleaned_up_later(sink: Sink) -> No
 
 
 def test_forks_do_not_inherit_the_writes_of_another_thread(sink: Sink, tmp_path: Path) -> None:
+    class Slow(logging.StreamHandler[TextIO]):
+        is_writing = False
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.is_writing = True
+            super().emit(record)
+            time.sleep(0.0002)
+            self.is_writing = False
+
     stop = threading.Event()
     stream = (tmp_path / "log").open("w")
-    logging.getLogger().handlers[:] = [logging.StreamHandler(stream)]
+    logging.getLogger().handlers[:] = [slow := Slow(stream)]
+
+    def child(n: int) -> None:
+        assert not slow.is_writing
+        log.info("child %d", n)
 
     def chatter() -> None:
         while not stop.is_set():
@@ -614,7 +628,7 @@ def test_forks_do_not_inherit_the_writes_of_another_thread(sink: Sink, tmp_path:
     try:
         for n in range(200):
             line = LogLine(f"a#{n}")
-            pid = fork_child(line, partial(log.info, "child %d", n))
+            pid = fork_child(line, partial(child, n))
             assert status_of(pid) == 0
             line.close_in_master(PATIENCE)
     finally:
@@ -626,6 +640,8 @@ def test_forks_do_not_inherit_the_writes_of_another_thread(sink: Sink, tmp_path:
 
 
 def test_locks_are_free_on_both_sides_after_a_fork(sink: Sink) -> None:
+    sink.lock = threading.RLock()  # type: ignore[assignment]  # one that logging does not know, and so does not renew
+
     def free() -> bool:
         assert sink.lock is not None
         got: list[bool] = []
@@ -691,7 +707,7 @@ def test_text_that_the_master_has_not_written_yet_is_not_written_by_the_child(si
             single.info("written by the child")
 
         run_child(body)
-        stream.flush()
+        stream.close()
     finally:
         sys.stdout = before
         sys.__stdout__ = before_original  # type: ignore[misc]

@@ -1,0 +1,40 @@
+"""The receivers of a Django project: those in `receivers.py` of its installed apps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from django.apps import apps
+from django.utils.module_loading import module_has_submodule
+
+from domain_events.django.connections import close_connections, with_fresh_connections
+from domain_events.errors import ConfigurationError
+from domain_events.registration import Registration
+from domain_events.supervisor.discovery import discover
+
+
+def receiver_modules() -> list[str]:
+    """The names of `receivers` modules of installed apps, in the order of INSTALLED_APPS. Imports none of them."""
+    return [
+        f"{config.name}.receivers"
+        for config in apps.get_app_configs()
+        if config.module is not None and module_has_submodule(config.module, "receivers")
+    ]
+
+
+def load_receivers(names: Sequence[str] = ()) -> tuple[Registration, ...]:
+    """Import the receivers of installed apps and the modules `names`; ready to be forked.
+
+    Their handlers get database connections as a request does, and no connection is open afterwards: two processes
+    cannot share one. Raises ConfigurationError, as when a module cannot be imported.
+    """
+    modules = list(dict.fromkeys([*receiver_modules(), *names]))
+    if not modules:
+        raise ConfigurationError(
+            "no installed app has a receivers.py; write one in an app of INSTALLED_APPS, with a global "
+            "`receiver = Receiver()`, or name a module on the command line"
+        )
+    registrations = discover(modules)
+    close_connections()
+    return tuple(replace(found, handler=with_fresh_connections(found.handler)) for found in registrations)
