@@ -48,6 +48,11 @@ def check_exchange_name(name: object) -> str:
     return text
 
 
+def check_app_id(value: object) -> str:
+    """Return `value`, or raise InvalidName: 1..255 bytes, printable."""
+    return _check_text("app_id", value, LONGEST_KEY)
+
+
 def _check_key(what: str, key: object) -> str:
     text = _check_text(what, key, LONGEST_KEY)
     if "" in text.split("."):

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from domain_events.errors import PartlySent, SendError
 from domain_events.events import DomainEvent
-from domain_events.names import check_exchange_name
+from domain_events.names import check_app_id, check_exchange_name
 from domain_events.settings import DEFAULT, Broker, ConnectionSettings, configured_brokers, parse_brokers
 from domain_events.transport.sender import ConfirmedSender, Message
 from domain_events.transport.wire import event_properties
@@ -44,13 +44,14 @@ class Sender:
     ) -> None:
         """`app_id` becomes the AMQP property of that name; not given: the environment's DOMAIN_EVENT_APP_ID.
 
-        Raises ConfigurationError for a malformed URL, InvalidName for a bad exchange.
+        Raises ConfigurationError for a malformed URL, InvalidName for a bad exchange or app_id.
         """
         if connection_settings is not DEFAULT:
             parse_brokers(connection_settings, "connection_settings")
         self._settings = connection_settings
         self._exchange = check_exchange_name(exchange)
-        self._app_id = app_id or os.environ.get("DOMAIN_EVENT_APP_ID") or None
+        app_id = app_id or os.environ.get("DOMAIN_EVENT_APP_ID")
+        self._app_id = check_app_id(app_id) if app_id else None
 
     def send(
         self,

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 pytest_plugins = ["tests.brokers", "tests.databases", "tests.processes"]
 
 _left_out = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """SIGTERM ends the run as Ctrl-C does: with the fixtures' clean-up, so that no process is left."""
+    runner = os.getpid()
+
+    def stop(signum: int, frame: object) -> None:
+        if os.getpid() == runner:
+            raise KeyboardInterrupt
+        # A child that a test has forked: for it, SIGTERM is what it was.
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, stop)
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +52,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     if _left_out not in config.stash:
         return []
-    return [
-        f"broker: AMQP_URL is set, so {config.stash[_left_out]} tests that must own the broker are left out"
-    ]
+    return [f"broker: AMQP_URL is set, so {config.stash[_left_out]} tests that must own the broker are left out"]

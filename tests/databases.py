@@ -155,6 +155,4 @@ def _unprivileged() -> pwd.struct_passwd:
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
-    pytest.fail(
-        "PostgreSQL does not run as root, and there is neither a user postgres nor nobody", pytrace=False
-    )
+    pytest.fail("PostgreSQL does not run as root, and there is neither a user postgres nor nobody", pytrace=False)

@@ -20,9 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 class Handle:
     """One process in a session of its own, with all that descends from it."""
 
-    def __init__(
-        self, argv: Sequence[str | os.PathLike[str]], env: dict[str, str], cwd: Path, log: Path
-    ) -> None:
+    def __init__(self, argv: Sequence[str | os.PathLike[str]], env: dict[str, str], cwd: Path, log: Path) -> None:
         self._log = log
         self._command = " ".join(os.fspath(arg) for arg in argv)
         self._token = f"TEST_PROCESS={secrets.token_hex(8)}"
@@ -48,9 +46,7 @@ class Handle:
         try:
             return self._process.wait(deadline)
         except subprocess.TimeoutExpired:
-            raise AssertionError(
-                f"{self._command} still runs after {deadline:g} s:\n{self.output()[-4000:]}"
-            ) from None
+            raise AssertionError(f"{self._command} still runs after {deadline:g} s:\n{self.output()[-4000:]}") from None
 
     def wait_output(self, text: str, deadline: float = 30.0) -> str:
         """The output once it holds `text`; AssertionError when it does not, in time or at its end."""
@@ -159,9 +155,7 @@ def _running() -> dict[int, tuple[int, int]]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError, IndexError):
-                state, parent, _, session = (
-                    Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:4]
-                )
+                state, parent, _, session = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:4]
                 if state not in "ZX":
                     found[int(entry)] = (int(parent), int(session))
     return found

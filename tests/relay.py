@@ -47,10 +47,10 @@ class Link:
 class Relay:
     """Listens on `url`; every connection to it becomes a link to the broker."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, port: int = 0) -> None:
         parts = urlsplit(broker_url)
         self._broker = (parts.hostname or "localhost", parts.port or 5672)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         port = self._listener.getsockname()[1]
         self.url = urlunsplit(parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{port}"))
         self.links: list[Link] = []
@@ -80,8 +80,9 @@ class Relay:
 
 
 @contextlib.contextmanager
-def relay(broker_url: str) -> Iterator[Relay]:
-    made = Relay(broker_url)
+def relay(broker_url: str, port: int = 0) -> Iterator[Relay]:
+    """A relay on `port`, or on any."""
+    made = Relay(broker_url, port)
     try:
         yield made
     finally:

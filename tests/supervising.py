@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -97,14 +98,40 @@ def main() -> int:
     configure(options.log_level, options.log_format)
     registrations = [registered(*pair.split("=", 1)) for pair in arguments.receivers.split()]
     lock = Lock(options.lock) if options.lock else None
+    limit()
     return run(
         select_receivers(registrations, options),
         options,
         consume=consume,
         boot=boot,
-        title="tests",
+        title=BadTitle() if os.environ.get("TEST_ERROR") else "tests",
         lock=lock,
     )
+
+
+class BadTitle(str):
+    """Fails in the master's loop as soon as a child consumes, as a mistake of ours might."""
+
+    failures = 0
+
+    def __format__(self, spec: str) -> str:
+        self.failures += 1
+        if self.failures > 1:
+            raise RuntimeError("a mistake in the loop")
+        return "bad"
+
+
+def limit() -> None:
+    """What the operating system refuses."""
+    match os.environ.get("TEST_LIMIT"):
+        case "processes":
+            if os.getuid() == 0:
+                os.setuid(65534)  # the limit does not bind root
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        case "pidfd":
+            del os.pidfd_open  # as on a kernel before 5.3
+        case "descriptors":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
 
 
 def registered(name: str, behaviour: str) -> Registration:
@@ -220,6 +247,11 @@ def descriptors(stop: Stop, observer: Observer, forced: Callable[[bool], None]) 
     steady(stop, observer, forced)
 
 
+def environment(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+    _say(environment=sorted(os.environ))
+    steady(stop, observer, forced)
+
+
 def dice(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
     import random
 
@@ -261,6 +293,7 @@ BEHAVIOURS = {
         endless,
         deaf,
         descriptors,
+        environment,
         dice,
     )
 }

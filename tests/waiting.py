@@ -9,9 +9,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def wait_until(
-    condition: Callable[[], Value], deadline: float = 20.0, what: str = "", *, pause: float = 0.02
-) -> Value:
+def wait_until(condition: Callable[[], Value], deadline: float = 20.0, what: str = "", *, pause: float = 0.02) -> Value:
     """The first true value of `condition()`, asked every `pause` seconds for at most `deadline` seconds.
 
     Otherwise an AssertionError that says `what` was waited for, and the last value.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
+from domain_events.errors import ConfigurationError
+from domain_events.registration import Registration
 from domain_events.supervisor import titles
 from domain_events.supervisor.arguments import add_arguments, read_options
 from domain_events.supervisor.discovery import discover
 from domain_events.supervisor.exits import MasterExit
 from domain_events.supervisor.formats import configure
-from domain_events.supervisor.options import UsageError
+from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.starting import start
 from domain_events.version import __version__
 
@@ -35,6 +38,8 @@ examples:
   domain-events-supervisor app.receivers --broker amqp://guest:guest@localhost:5672/%2F
 """
 
+_DJANGO = "domain_events.django"
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -44,9 +49,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     titles.remember_original()
+    _occupy_standard_descriptors()
     parser = _parser()
     arguments = parser.parse_args(argv)
-    modules: list[str] = arguments.modules or os.environ.get("DOMAIN_EVENTS_MODULES", "").split()
+    modules: list[str] = arguments.modules or os.environ.get("DOMAIN_EVENTS_MODULES", "").replace(",", " ").split()
     if not modules:
         parser.error("give at least one module, as app.receivers, or set DOMAIN_EVENTS_MODULES")
     try:
@@ -55,10 +61,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     configure(options.log_level, options.log_format)
     try:
-        return start(partial(discover, modules), options, title=" ".join(modules))
+        load = partial(_load, modules, partial(_configure_again, options, vars(arguments)))
+        return start(load, options, title=" ".join(modules))
     except KeyboardInterrupt:
         # While the application was imported; later, the master has SIGINT for itself.
         return 128 + 2
+
+
+def _load(modules: Sequence[str], configure_again: Callable[[], None]) -> Sequence[Registration]:
+    if not os.environ.get("DJANGO_SETTINGS_MODULE") and _DJANGO not in modules:
+        return discover(modules)
+    try:
+        # By name, as the modules themselves: this room does without Django, and so may its users.
+        load: Callable[[Sequence[str]], Sequence[Registration]]
+        load = import_module(f"{_DJANGO}.standalone").load
+    except ModuleNotFoundError as error:
+        if error.name != "django":
+            raise
+        raise ConfigurationError(
+            "Django is not installed: install domain-events[django], or unset DJANGO_SETTINGS_MODULE"
+        ) from error
+    registrations = load(modules)
+    configure_again()
+    return registrations
+
+
+def _configure_again(options: Options, given: Mapping[str, Any]) -> None:
+    """LOGGING in Django's settings has taken the root logger over. That is right unless we were asked otherwise."""
+    names = ("log_level", "log_format")
+    if any(given[name] is not None or os.environ.get(f"DOMAIN_EVENTS_{name.upper()}") for name in names):
+        configure(options.log_level, options.log_format)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Whoever started us may have closed some: then a pipe of ours would get their number, and stray prints."""
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd <= 2:
+        os.set_inheritable(fd, True)  # also for what a handler starts
+        fd = os.dup(fd)
+    os.close(fd)
 
 
 def _parser() -> argparse.ArgumentParser:

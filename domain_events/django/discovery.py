@@ -1,8 +1,8 @@
-"""The receivers of a Django project: those in `receivers.py` of its installed apps."""
+"""The receivers of a Django project: those in `receivers.py` of its installed apps, and of other modules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from django.apps import apps
@@ -12,6 +12,26 @@ from domain_events.django.connections import close_connections, with_fresh_conne
 from domain_events.errors import ConfigurationError
 from domain_events.registration import Registration
 from domain_events.supervisor.discovery import discover
+
+ALL_APPS = "domain_events.django"
+"""Named among modules, it stands for the receivers of all installed apps."""
+
+
+def load_receivers(names: Sequence[str]) -> tuple[Registration, ...]:
+    """Import the modules, and take their receivers, ready to be forked.
+
+    Their handlers get database connections as a request does, and no connection is open afterwards: two processes
+    cannot share one. Raises ConfigurationError, as when a module cannot be imported.
+    """
+    modules = list(dict.fromkeys(_expanded(names)))
+    if not modules:
+        raise ConfigurationError(
+            "no installed app has a receivers.py; write one in an app of INSTALLED_APPS, with a global "
+            "`receiver = Receiver()`, or name a module on the command line"
+        )
+    registrations = discover(modules)
+    close_connections()
+    return tuple(replace(found, handler=with_fresh_connections(found.handler)) for found in registrations)
 
 
 def receiver_modules() -> list[str]:
@@ -23,18 +43,9 @@ def receiver_modules() -> list[str]:
     ]
 
 
-def load_receivers(names: Sequence[str] = ()) -> tuple[Registration, ...]:
-    """Import the receivers of installed apps and the modules `names`; ready to be forked.
-
-    Their handlers get database connections as a request does, and no connection is open afterwards: two processes
-    cannot share one. Raises ConfigurationError, as when a module cannot be imported.
-    """
-    modules = list(dict.fromkeys([*receiver_modules(), *names]))
-    if not modules:
-        raise ConfigurationError(
-            "no installed app has a receivers.py; write one in an app of INSTALLED_APPS, with a global "
-            "`receiver = Receiver()`, or name a module on the command line"
-        )
-    registrations = discover(modules)
-    close_connections()
-    return tuple(replace(found, handler=with_fresh_connections(found.handler)) for found in registrations)
+def _expanded(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if name == ALL_APPS:
+            yield from receiver_modules()
+        else:
+            yield name

@@ -23,7 +23,7 @@ from domain_events.supervisor.logs import LogLine
 from domain_events.supervisor.notify import forget_service_manager
 from domain_events.supervisor.reports import Reporter
 from domain_events.supervisor.shm import Record
-from domain_events.supervisor.spawn import Mask, die_with_parent
+from domain_events.supervisor.spawn import ORPHANED_SIGNAL, Mask, tell_when_orphaned
 from domain_events.supervisor.titles import child_title, set_title
 from domain_events.supervisor.watching import Watching
 
@@ -71,6 +71,8 @@ class Child:
         self._reporter = Reporter(place.status_fd)
         self._is_consuming = False
         self._is_orphan = False
+        self._is_told = False  # by the kernel, that it is one
+        self._orphaning = threading.Lock()
 
     def run(self, mask: Mask) -> int:
         """The exit code. `mask` is set once signals have their handlers."""
@@ -81,11 +83,11 @@ class Child:
         # Before the signals come: the thread keeps them blocked, so that they interrupt the main thread.
         threading.Thread(target=self._watch_lifeline, name="de-lifeline", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if not die_with_parent(place.master):
+        if not tell_when_orphaned(place.master):
             self._orphaned()
         # The I/O thread waits less for a handler that computes than the usual 5 ms.
         sys.setswitchinterval(0.001)
-        set_title(child_title(place.slot, "starting"), place.slot)
+        self._show("starting")
         code = self._live()
         return self._leave(code)
 
@@ -122,8 +124,11 @@ class Child:
         return self._stop.requested
 
     def _leave(self, code: int) -> int:
-        # The signal of the kernel may have been faster than the end of the lifeline.
-        if code == ChildExit.DRAINED and (self._is_orphan or os.getppid() != self._place.master):
+        # The kernel's signal may have been faster than the end of the lifeline, and that faster than the kernel
+        # in giving us another parent. Also when it is known already: the other thread may be writing the line.
+        if self._is_orphan or self._is_told or os.getppid() != self._place.master:
+            self._orphaned()
+        if code == ChildExit.DRAINED and self._is_orphan:
             code = ChildExit.ORPHANED
         self._place.log.close_in_child(_LOG_FLUSH)
         return code
@@ -132,6 +137,7 @@ class Child:
         signal.set_wakeup_fd(self._stop.wakeup_fd, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGQUIT, self._on_quit)
+        signal.signal(ORPHANED_SIGNAL, self._on_orphaned)
         # Ctrl-C and the end of a terminal go to all of us, but the master decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -146,6 +152,11 @@ class Child:
         # While it consumes, the I/O thread has read the signal from the stop's socket and calls `_forced`.
         if not self._is_consuming:
             os._exit(ChildExit.ORPHANED if self._is_orphan else ChildExit.DRAINED)
+
+    def _on_orphaned(self, number: int, frame: FrameType | None) -> None:
+        # Not here: what it locks, this thread may have locked. `stop.request` is fit for a signal handler.
+        self._is_told = True
+        self._stop.request()
 
     def _forced(self, in_hand: bool) -> NoReturn:
         """In the I/O thread: end now. The main thread may be anywhere in a handler: nothing is unwound."""
@@ -164,10 +175,13 @@ class Child:
         os._exit(ChildExit.FORCED)
 
     def _orphaned(self) -> None:
-        if not self._is_orphan:
-            self._is_orphan = True
-            self._stop.request()
-            logger.warning("%s has lost its master; it finishes what is in hand and leaves", self._place.slot)
+        with self._orphaning:  # whoever comes second waits until the line is written: it may be about to exit
+            if not self._is_orphan:
+                self._is_orphan = True
+                self._stop.request()
+                # From here on to stderr: a master that is just dying still takes lines that nobody will read.
+                self._place.log.close_in_child(_LOG_FLUSH)
+                logger.warning("%s has lost its master; it finishes what is in hand, then leaves", self._place.slot)
 
     def _consuming(self) -> None:
         if self._reporter.consuming():
@@ -178,4 +192,4 @@ class Child:
             self._show("waiting")
 
     def _show(self, state: str) -> None:
-        set_title(child_title(self._place.slot, state))
+        set_title(child_title(self._place.slot, state), self._place.slot)

@@ -6,7 +6,8 @@ log_pipe.py.
 
 A log call in a child costs the making of a JSON text and never waits. The thread "log-sender" writes the
 pipe; a thread "log-reader" of the master reads it and calls the sinks: the handlers of the master's root
-logger, with their levels and filters.
+logger, with their levels and filters. When the master dies, what is in the pipe (at most 64 KiB on Linux) is
+lost, and what comes after goes to stderr.
 """
 
 from __future__ import annotations

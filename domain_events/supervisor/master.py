@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import os
 import random
 import selectors
 import signal
@@ -13,11 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from domain_events.registration import Registration
-from domain_events.supervisor import lines, status
+from domain_events.supervisor import lines
 from domain_events.supervisor.child import Consume
+from domain_events.supervisor.display import Display
 from domain_events.supervisor.exits import MasterExit, signal_name
 from domain_events.supervisor.lock import Lock
-from domain_events.supervisor.notify import Notifier
 from domain_events.supervisor.nursery import Nursery
 from domain_events.supervisor.options import Options
 from domain_events.supervisor.process import Process
@@ -38,7 +37,7 @@ from domain_events.supervisor.slots import (
     give_up_at,
 )
 from domain_events.supervisor.spawn import settle_memory
-from domain_events.supervisor.titles import master_title, set_title
+from domain_events.supervisor.status import status_line
 from domain_events.supervisor.transitions import step
 
 logger = logging.getLogger(__package__)
@@ -83,21 +82,18 @@ class Master:
         now = time.monotonic()
         self._options = options
         self._rules = options.rules
-        self._title = title
-        self._shown_title = ""
         self._signals = signals
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals.fileno(), selectors.EVENT_READ, self._on_signals)
-        self._notifier = Notifier(os.environ, os.getpid())
+        self._display = Display(title, options.ready, now)
         self._nursery = Nursery(
             consume=consume,
             boot=boot,
             orphan_patience=options.grace + options.kill_after,
-            master_only=(self._selector, signals, self._notifier, *([lock] if lock else [])),
+            master_only=(self._selector, signals, self._display, *([lock] if lock else [])),
         )
         self._seats = seats_for(registrations, now)
         self._bucket = full_bucket(options.spawn_rate, now)
-        self._alive_at = now  # when the watchdog is told next
         self._logs_until = now
         self._interrupts = 0
         self._deadline: float | None = None  # of the whole stop, once it has begun
@@ -110,7 +106,7 @@ class Master:
         except Exception:
             # An error of ours must not leave children behind, and this loop cannot be trusted any more.
             logger.critical("the supervisor has failed; it ends its children and leaves", exc_info=True)
-            self._notifier.stopping()
+            self._display.stopping()
             end_all(self._seats, self._options.grace)
             code = MasterExit.INTERNAL
         self._close()
@@ -123,7 +119,7 @@ class Master:
                 self._apply(seat, TimePassed(), now)
             self._check_giving_up(now)
             self._fork_next(now)
-            self._show(now)
+            self._display.show(self._slots, now)
             if self._deadline is not None and self._has_ended(now):
                 return self._end()
             wake_at = self._next_time(now)
@@ -146,8 +142,8 @@ class Master:
             times.append(self._deadline)
         elif (give_up := give_up_at(self._slots, self._options.give_up_after)) is not None:
             times.append(give_up)
-        if self._notifier.watchdog is not None:
-            times.append(self._alive_at)
+        if self._display.due is not None:
+            times.append(self._display.due)
         return min(times, default=None)
 
     def _apply(self, seat: Seat, event: Event, now: float) -> None:
@@ -249,13 +245,13 @@ class Master:
         now = time.monotonic()
         patience = self._options.kill_after + _SLACK
         if self._deadline is None:
-            self._notifier.stopping()
+            self._display.stopping()
             name = None if number is None else signal_name(number)
             living = sum(seat.process is not None for seat in self._seats)
             lines.write(logger, logging.INFO, "stop_begin", signal=name, reason=reason, n=living)
             self._deadline = now + self._options.grace + patience
         if isinstance(event, ForceAsked):
-            logger.warning("forced: events in hand are cut and will come again")
+            logger.warning("forced: whoever has an event in hand is cut, and the event will come again")
             self._deadline = min(self._deadline, now + patience)
         for seat in self._seats:
             self._apply(seat, event, now)
@@ -265,7 +261,7 @@ class Master:
         if self._deadline is None and at is not None and now >= at:
             self._gave_up = True
             reason = f"all receivers have failed for {self._options.give_up_after:g} s"
-            logger.error("%s: giving up; the last reasons: %s", reason, self._status_line())
+            logger.error("%s: giving up; the last reasons: %s", reason, status_line(self._slots, stopping=False))
             self._stop(StopAsked(), None, reason)
 
     def _has_ended(self, now: float) -> bool:
@@ -283,23 +279,6 @@ class Master:
         lines.write(logger, level, "drain_end", code=int(code), n=len(cut), reason=reason)
         return code
 
-    def _show(self, now: float) -> None:
-        """To systemd and in our title; only what has changed is told."""
-        slots = self._slots
-        title = master_title(self._title, status.consuming(slots), len(slots))
-        if title != self._shown_title:
-            self._shown_title = title
-            set_title(title, "domain-events")
-        self._notifier.status(self._status_line())
-        if self._deadline is None and status.is_ready(slots, self._options.ready):
-            self._notifier.ready()
-        if self._notifier.watchdog is not None and now >= self._alive_at:
-            self._alive_at = now + self._notifier.watchdog
-            self._notifier.alive()
-
-    def _status_line(self) -> str:
-        return status.status_line(self._slots, stopping=self._deadline is not None)
-
     def _close(self) -> None:
         logs_until = time.monotonic() + _LOG_TIMEOUT
         for seat in self._seats:
@@ -307,4 +286,4 @@ class Master:
                 seat.process.close(max(0.0, logs_until - time.monotonic()))
         self._nursery.close()
         self._selector.close()
-        self._notifier.close()
+        self._display.close()

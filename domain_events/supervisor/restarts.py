@@ -28,7 +28,7 @@ class Backoff:
         try:
             return math.ldexp(self.base, failures - 1)
         except OverflowError:
-            return self.cap
+            return math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

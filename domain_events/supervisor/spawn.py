@@ -54,12 +54,17 @@ def spawn(main: Callable[[Mask], int], abandon: Callable[[], None]) -> int:
     return pid
 
 
-def die_with_parent(parent: int) -> bool:
-    """Ask the kernel for a SIGTERM when the parent dies; False when it is dead already (prctl(2))."""
+ORPHANED_SIGNAL = int(signal.SIGRTMIN)
+"""What the kernel tells an orphan. Not SIGTERM: that asks for a drain, and it comes so early in the end of a
+master with threads that its pid and its pipes are still there to be seen."""
+
+
+def tell_when_orphaned(parent: int) -> bool:
+    """Ask for ORPHANED_SIGNAL at the death of the parent; False when it is dead already (prctl(2))."""
     # Where there is no prctl, the lifeline pipe has to do.
     prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
     if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, ORPHANED_SIGNAL, 0, 0, 0)
     return os.getppid() == parent
 
 

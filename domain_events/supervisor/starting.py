@@ -53,6 +53,10 @@ def start(
     except ConfigurationError as error:
         logger.error("%s", error)
         return MasterExit.CONFIGURATION
+    except Exception:
+        # An error of ours, before the master could run: the exit code is a contract.
+        logger.critical("the supervisor could not start", exc_info=True)
+        return MasterExit.INTERNAL
 
 
 def described(registrations: Sequence[Registration]) -> list[dict[str, object]]:

@@ -14,14 +14,13 @@ def remember_original() -> None:
     setproctitle.getproctitle()
 
 
-def set_title(title: str, short: str | None = None) -> None:
-    """`short` names this thread, cut to 15 bytes by the kernel: what `top` and `ps -o comm` show.
+def set_title(title: str, short: str) -> None:
+    """`short` names this thread, cut to 15 bytes by the kernel: of the main thread `ps -o comm` and top show it.
 
-    A title overwrites the short name of the thread that sets it. So the main thread gives both.
+    Second, because a title overwrites the short name of the thread that sets it.
     """
     setproctitle.setproctitle(title)
-    if short is not None:
-        setproctitle.setthreadtitle(short)
+    setproctitle.setthreadtitle(short)
 
 
 def master_title(name: str, consuming: int, total: int) -> str:

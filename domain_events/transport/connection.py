@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import socket
@@ -16,6 +17,7 @@ from domain_events.errors import BrokerRefused, ConfigurationError, ConnectionFa
 from domain_events.settings import Broker
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import connection_problem
+from domain_events.transport.tolerance import TolerantConnection
 from domain_events.version import __version__
 
 # Every error of pika is translated and reported by us, once and with the remedy.
@@ -72,14 +74,21 @@ class Connection:
             self._finish()
             return
         self._io.later(CLOSE_TIMEOUT, self._finish)
-        if not connection.is_closing:
+        if connection.is_open or _socket_of(connection) is None:
             connection.close()
+        else:
+            # pika 1.4 trips over its own close() in the middle of a login.
+            self.drop()
 
     def drop(self) -> None:
-        """Cut the connection without a goodbye; `lost` follows if it was open."""
-        transport = getattr(self._connection, "_transport", None)
-        if transport is not None:
-            transport.abort()
+        """Cut the connection without a goodbye; `lost` follows if it was open.
+
+        As the network would cut it: pika's own abort() fails when nobody has asked it to close before.
+        """
+        sock = _socket_of(self._connection)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def forget(self) -> None:
         """In a forked child: close our copy of the socket, without a word to the broker.
@@ -87,7 +96,7 @@ class Connection:
         The connection belongs to the parent. A goodbye, or a TLS shutdown, would end it there.
         """
         connection, self._connection = self._connection, None
-        sock = getattr(getattr(connection, "_transport", None), "_sock", None)
+        sock = _socket_of(connection)
         if sock is not None:
             sock.close()
 
@@ -105,7 +114,7 @@ class Connection:
         except ConfigurationError as error:
             self._failed(broker, BrokerRefused(str(error)))
             return
-        self._connection = pika.SelectConnection(
+        self._connection = TolerantConnection(
             parameters,
             on_open_callback=self._on_open,
             on_open_error_callback=partial(self._on_open_error, broker),
@@ -154,6 +163,12 @@ class Connection:
 
     def _on_unblocked(self, _connection: AnyConnection, _frame: object) -> None:
         self.blocked = None
+
+
+def _socket_of(connection: object) -> socket.socket | None:
+    """None while there is no TCP connection (yet, or any more)."""
+    sock = getattr(getattr(connection, "_transport", None), "_sock", None)
+    return sock if isinstance(sock, socket.socket) else None
 
 
 def connection_parameters(broker: Broker, name: str) -> pika.ConnectionParameters:

@@ -29,7 +29,7 @@ from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import channel_problem
 from domain_events.transport.publisher import Publication, Publisher
 from domain_events.transport.subscription import Delivery, Subscription
-from domain_events.transport.topology import Queue
+from domain_events.transport.topology import SETTLING_TIME, Queue
 
 logger = logging.getLogger(__name__)
 
@@ -291,6 +291,7 @@ class Consumer:
     def _copy(self, delivery: Delivery, settlement: Copy, failures: int = 0) -> None:
         if delivery.is_stale:
             return
+        delivery.subscription.postponed.pop(delivery.tag, None)
         publication = Publication(
             exchange="",
             routing_key=settlement.queue.name,
@@ -309,10 +310,13 @@ class Consumer:
         subscription = delivery.subscription
         subscription.copies.pop(delivery.tag, None)
         if error is None:
-            # Only now: a crash before this leaves two of the event, the other order none.
-            subscription.unsettled.done(delivery.tag)
-            subscription.send_acks()
-            self._finish_when_settled()
+            # Only now: a crash before this leaves two of the event, the other order none. And not before the queue
+            # is old enough to survive a crash of the broker.
+            settling = SETTLING_TIME - self._publisher.age(settlement.queue)
+            if settling > 0:
+                self._io.later(settling, partial(self._ack_original, delivery))
+            else:
+                self._ack_original(delivery)
         elif self._draining:
             subscription.give_back(delivery.tag)
             self._finish_when_settled()
@@ -327,7 +331,14 @@ class Consumer:
                 error,
                 delay,
             )
-            self._io.later(delay, partial(self._copy, delivery, settlement, failures + 1))
+            again = partial(self._copy, delivery, settlement, failures + 1)
+            subscription.postponed[delivery.tag] = self._io.later(delay, again)
+
+    def _ack_original(self, delivery: Delivery) -> None:
+        if not delivery.is_stale:
+            delivery.subscription.unsettled.done(delivery.tag)
+            delivery.subscription.send_acks()
+            self._finish_when_settled()
 
     # Stopping
 
@@ -353,6 +364,12 @@ class Consumer:
         for delivery in self._handover.take_back():
             if delivery is not None and not delivery.is_stale:
                 delivery.subscription.give_back(delivery.tag)
+        # Nor must a copy that could not be stored hold up the end until it is tried again.
+        for subscription in self._subscriptions:
+            while subscription.postponed:
+                tag, timer = subscription.postponed.popitem()
+                self._io.cancel(timer)
+                subscription.give_back(tag)
         self._settle_done()
         self._free_stuck_copies()
 
@@ -387,6 +404,8 @@ class Consumer:
         """Something that trying again cannot help."""
         self.error = error
         self._draining = True
+        # What nobody has begun goes back with the connection.
+        self._handover.take_back()
         self._finish()
 
     def _on_crash(self, error: BaseException) -> None:

@@ -56,10 +56,11 @@ def declare_queue(channel: Channel, queue: Queue) -> Steps[None]:
 def declare_receiver(open_another: Callable[[], Step], channel: Channel, registration: Registration) -> Steps[Channel]:
     """Everything that a receiver needs before it consumes; retry queues come with the first retry."""
     channel = yield from declare_exchange(open_another, channel, registration.exchange)
-    # The dead letters first: from its first event on, the main queue may hand some on.
+    yield from declare_queue(channel, main_queue(registration))
+    # After the main queue, and before its bindings: a quorum queue is safe from a crash of the broker at once when
+    # another one was declared after it (docs/decisions/0003).
     if registration.dead_letter:
         yield from declare_queue(channel, dead_letter_queue(registration.name))
-    yield from declare_queue(channel, main_queue(registration))
     for key in registration.binding_keys:
         yield lambda done, key=key: channel.queue_bind(  # type: ignore[misc]
             registration.name, registration.exchange, routing_key=key, callback=done

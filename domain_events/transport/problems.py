@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import ssl
 
 from pika import exceptions
@@ -20,9 +21,9 @@ _INEQUIVALENT = re.compile(
 def connection_problem(error: BaseException | None, broker: Broker) -> SendError:
     """Why `broker` could not be reached, or was lost: BrokerRefused, or ConnectionFailed when it may come back."""
     cause = _root(error)
-    if isinstance(cause, exceptions.ProbableAuthenticationError):
+    if isinstance(cause, exceptions.ProbableAuthenticationError) and _said_by_broker(cause):
         return BrokerRefused(f"{broker} refused the login of user {broker.user!r} (403); check name and password")
-    if isinstance(cause, exceptions.ProbableAccessDeniedError) and not _is_passing(cause):
+    if isinstance(cause, exceptions.ProbableAccessDeniedError) and _said_by_broker(cause) and not _is_passing(cause):
         return BrokerRefused(
             f"{broker} refused the virtual host {broker.virtual_host!r} to user {broker.user!r} (530); "
             f"create it or set permissions"
@@ -65,7 +66,7 @@ def _mismatch(found: re.Match[str]) -> TopologyMismatch:
     return TopologyMismatch(
         f"{kind} {name!r} exists with another {found['argument']!r}: "
         f"asked for {_plain(found['received'])}, there is {_plain(found['current'])}. "
-        f"Ask for what is there, or drain it and delete it: rabbitmqctl delete_{kind} {name}"
+        f"Ask for what is there, or drain it and delete it: rabbitmqctl delete_queue {shlex.quote(name)}"
         if kind == "queue"
         else f"exchange {name!r} exists with another {found['argument']!r}: "
         f"asked for {_plain(found['received'])}, there is {_plain(found['current'])}. "
@@ -74,9 +75,9 @@ def _mismatch(found: re.Match[str]) -> TopologyMismatch:
 
 
 def _plain(value: str) -> str:
-    """Erlang's "the value '1000' of type 'signedint'" as 1000."""
+    """Erlang's "the value '1000' of type 'signedint'" as 1000; an empty string as '', which is not "none"."""
     found = re.match(r"the value '(.*)' of type '.*'", value, re.DOTALL)
-    return (found[1] if found else value.strip("'")) or "nothing"
+    return (found[1] if found else value.strip("'")) or "''"
 
 
 def _root(error: BaseException | None) -> BaseException | None:
@@ -91,6 +92,14 @@ def _root(error: BaseException | None) -> BaseException | None:
             return seen
         seen = inner
     return None
+
+
+def _said_by_broker(error: BaseException) -> bool:
+    """pika takes every end of a connection in mid-login for a refusal, also that of a broker that was killed then.
+
+    RabbitMQ says what it refuses (the capability authentication_failure_close); pika keeps that as text only.
+    """
+    return "ConnectionClosedByBroker" in str(error)
 
 
 def _is_passing(error: BaseException) -> bool:

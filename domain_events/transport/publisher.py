@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -112,7 +113,7 @@ class Publisher:
         self._waiting: deque[Publication] = deque()
         self._in_flight: dict[int, Publication] = {}  # by delivery tag, oldest first
         self._next_tag = 1
-        self._declared: set[str] = set()
+        self._declared: dict[str, float] = {}  # queue -> when, by this connection
         self._failures = 0
         self._pause: object | None = None
         self._exchange_was_missing = False
@@ -124,6 +125,10 @@ class Publisher:
     def problem(self) -> str | None:
         """Why nothing is confirmed at the moment; None when all is well."""
         return self._connection.blocked or (str(self._problem) if self._problem is not None else None)
+
+    def age(self, queue: Queue) -> float:
+        """At least how many seconds ago `queue` was declared."""
+        return time.monotonic() - self._declared.get(queue.name, time.monotonic())
 
     def submit(self, publication: Publication) -> None:
         self._waiting.append(publication)
@@ -291,7 +296,7 @@ class Publisher:
         assert channel is not None
 
         def declared(_nothing: None) -> None:
-            self._declared.add(queue.name)
+            self._declared[queue.name] = time.monotonic()
             self._pump()
 
         def failed(error: Exception) -> None:
@@ -337,7 +342,7 @@ class Publisher:
                 publication.finish(SendError("the broker did not take the event (nack): a queue is full or failing"))
             elif publication.returned:
                 if publication.needs is not None:
-                    self._declared.discard(publication.needs.name)
+                    self._declared.pop(publication.needs.name, None)
                 where = f"exchange {publication.exchange!r}" if publication.exchange else "the default exchange"
                 publication.finish(Unroutable(f"{where} has no queue for the routing key {publication.routing_key!r}"))
             else:

@@ -46,7 +46,15 @@ class Script(Generic[T]):
             self.running = False
             self._failed(error)
         else:
+            self._request(step, mine)
+
+    def _request(self, step: Step, mine: int) -> None:
+        try:
             step(lambda answer: self._answered(mine, answer))
+        except Exception as error:
+            if not (self.running and self._step == mine):
+                raise  # not of the request: of what its answer led to
+            self.throw(error)
 
     def _answered(self, step: int, answer: Any) -> None:
         # An answer to a request that has failed meanwhile is nobody's.

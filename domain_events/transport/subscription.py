@@ -60,7 +60,8 @@ class Subscription:
         self.registration = registration
         self.prefetch = registration.prefetch or DEFAULT_PREFETCH
         self.unsettled = Unsettled()
-        self.copies: dict[int, Publication] = {}  # by delivery tag
+        self.copies: dict[int, Publication] = {}  # under way, by delivery tag
+        self.postponed: dict[int, object] = {}  # copies that failed, until they are tried again: tag -> timer
         self.channel: Channel | None = None
         self.consuming = False
         self.failures = 0
@@ -118,8 +119,11 @@ class Subscription:
 
     def _on_message(self, channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
         tag = method.delivery_tag
+        routing_key = method.routing_key
+        if not isinstance(routing_key, str):  # no UTF-8
+            routing_key = routing_key.decode("utf-8", "backslashreplace")
         self.unsettled.add(tag)
-        self._deliver(Delivery(self, channel, tag, method.routing_key, method.redelivered, properties, body))
+        self._deliver(Delivery(self, channel, tag, routing_key, method.redelivered, properties, body))
 
     def stop(self) -> None:
         """Take no more deliveries; what is in hand can still be settled."""
@@ -152,6 +156,7 @@ class Subscription:
             self._script.cancel()
         copies = list(self.copies.values())
         self.copies.clear()
+        self.postponed.clear()  # the timers will find a stale delivery
         self.unsettled = Unsettled()
         self.channel = None
         self._consumer_tag = None

@@ -12,11 +12,13 @@ import struct
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from pika import BasicProperties, exceptions
 
 from domain_events.events import DomainEvent
+from domain_events.names import LONGEST_KEY
+from domain_events.transport.tolerance import HEADERS_LEFT_OUT
 
 CLOUDEVENTS = "application/cloudevents+json"
 
@@ -32,7 +34,7 @@ HOST = "domain-events-host"
 PID = "domain-events-pid"
 DEAD_AT = "domain-events-dead-at"
 CODE_VERSION = "domain-events-code-version"
-HEADERS_LEFT_OUT = "domain-events-headers-left-out"
+
 
 LONGEST_MESSAGE = 2_000
 LONGEST_TRACEBACK = 16_000
@@ -110,8 +112,8 @@ def read_progress(routing_key: str, headers: Mapping[str, Any] | None) -> Progre
     retries = headers.get(RETRIES)
     first = headers.get(FIRST_FAILED_AT)
     return Progress(
-        routing_key=original if isinstance(original, str) and original else routing_key,
-        retries=min(retries, _MOST_RETRIES) if type(retries) is int and retries > 0 else 0,
+        routing_key=original if _is_routing_key(original) else routing_key,
+        retries=_read_retries(retries),
         first_failed_at=_read_seconds(first),
     )
 
@@ -169,7 +171,7 @@ def _copied(properties: BasicProperties, notes: dict[str, Any]) -> BasicProperti
     foreign = {
         name: value
         for name, value in (properties.headers or {}).items()
-        if name not in _BROKER_HEADERS and not name.startswith(_BROKER_PREFIXES) and name not in notes
+        if not _is_of_the_broker(name) and name not in notes
     }
     copy = BasicProperties(
         content_type=properties.content_type,
@@ -196,6 +198,11 @@ def _copied(properties: BasicProperties, notes: dict[str, Any]) -> BasicProperti
     if size > LARGEST_HEADERS:
         _make_room(copy, foreign, notes)
     return copy
+
+
+def _is_of_the_broker(name: str | bytes) -> bool:
+    # pika leaves what is no UTF-8 as bytes.
+    return isinstance(name, str) and (name in _BROKER_HEADERS or name.startswith(_BROKER_PREFIXES))
 
 
 _UNWRITABLE = (struct.error, OverflowError, exceptions.UnsupportedAMQPFieldException)
@@ -231,6 +238,17 @@ def _size(properties: BasicProperties) -> int:
 def _seconds(moment: float) -> str:
     """Unix seconds as text: pika writes no floating point numbers into headers."""
     return f"{moment:.6f}"
+
+
+def _is_routing_key(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= LONGEST_KEY
+
+
+def _read_retries(value: object) -> int:
+    # Not `type(...) is int`: pika reads 64-bit numbers, which other clients write, as a class of its own.
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return int(min(value, _MOST_RETRIES))
+    return 0
 
 
 def _read_seconds(value: object) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.acceptance.service import Service
 from tests.brokers import Broker, Queues
 from tests.processes import Processes
@@ -16,8 +17,6 @@ def service(processes: Processes, broker: Broker, queues: Queues, unique: str, t
 
 
 @pytest.fixture
-def own_service(
-    processes: Processes, own_broker: Broker, own_queues: Queues, unique: str, tmp_path: Path
-) -> Service:
+def own_service(processes: Processes, own_broker: Broker, own_queues: Queues, unique: str, tmp_path: Path) -> Service:
     """On a broker that the test may kill."""
     return Service(processes, own_queues, own_broker.url, unique, tmp_path)

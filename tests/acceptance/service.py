@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from domain_events import DomainEvent, send_domain_event, send_domain_events
 from tests.brokers import Queues
 from tests.processes import ROOT, Handle, Processes
 from tests.waiting import wait_until
-
-from domain_events import DomainEvent, send_domain_event, send_domain_events
 
 COMMAND = ROOT / "bin" / "domain-events-supervisor"
 RETRY_DELAYS_MS = (200, 300, 400, 500, 800, 3000)
@@ -107,9 +105,7 @@ def connections(url: str) -> int:
     """How many TCP connections of this machine lead to the broker."""
     port = int(url.rsplit(":", 1)[1].split("/")[0])
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return sum(
-        line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines
-    )
+    return sum(line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
 
 
 def comm(pid: int) -> str:

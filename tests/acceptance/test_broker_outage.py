@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
+
+from domain_events import SendError
 from tests.acceptance.service import Service
 from tests.brokers import Broker
 from tests.waiting import wait_until
-
-from domain_events import SendError
 
 pytestmark = pytest.mark.owns_broker
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 
 import pytest
+
 from tests.acceptance.service import Service
 from tests.waiting import wait_until
 
@@ -35,10 +37,8 @@ def test_a_second_sigterm_changes_nothing(service: Service) -> None:
     for _ in range(5):
         master.terminate()
         for child in children:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
     assert master.wait() == 0
     assert service.handled() == {0: 1}
 

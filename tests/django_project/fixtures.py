@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,19 +14,25 @@ DATABASES = ("shop", "shop_other")
 
 
 @pytest.fixture(scope="session")
-def _django(postgres: Postgres) -> None:
+def shop_environment(postgres: Postgres) -> dict[str, str]:
+    """What a process of the project needs."""
+    return {"SHOP_DATABASE_HOST": postgres.folder, "DJANGO_SETTINGS_MODULE": "tests.django_project.settings"}
+
+
+@pytest.fixture(scope="session")
+def _django(postgres: Postgres, shop_environment: dict[str, str]) -> None:
     """Django, set up once for this process, with empty tables in both databases."""
-    with psycopg.connect(postgres.url, autocommit=True) as server:
-        for name in DATABASES:
-            server.execute(f"create database {name}")
-    # They stay for the processes that the tests start. Django cannot be set up twice in any case.
-    os.environ["SHOP_DATABASE_HOST"] = postgres.folder
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.django_project.settings"
     import django
     from django.core.management import call_command
     from django.db import connections
 
-    django.setup()
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        for name in DATABASES:
+            server.execute(f"create database {name}")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in shop_environment.items():
+            patch.setenv(name, value)
+        django.setup()
     for alias in connections:
         call_command("migrate", database=alias, verbosity=0)
     connections.close_all()
@@ -35,7 +40,7 @@ def _django(postgres: Postgres) -> None:
 
 @pytest.fixture
 def shop(_django: None) -> Iterator[Any]:
-    """The model Order, without rows."""
+    """The model Order, without rows in either database."""
     from django.db import connections
 
     from tests.django_project.shop.models import Order

@@ -4,6 +4,7 @@ import os
 
 SECRET_KEY = "not a secret"
 USE_TZ = True
+TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["domain_events.django", "tests.django_project.shop", *os.environ.get("SHOP_APPS", "").split()]
 

@@ -104,6 +104,7 @@ def test_a_port_that_only_listens_takes_no_login(room: Any) -> None:
     assert not room("login").takes_login(port)
 
 
+@pytest.mark.owns_broker
 def test_without_a_server_docker_has_to_do(
     room: Any, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker
 ) -> None:

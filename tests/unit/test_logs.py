@@ -319,7 +319,7 @@ def test_records_over_the_bound_are_counted_exactly_and_told_in_few_lines(sink: 
     assert n > 15_000
     assert len(sink.dropped()) <= 5
     assert len(sink.messages()) + n == 20_000
-    assert sink.records[-1].levelno == logging.WARNING
+    assert {record.levelname for record in sink.records if record.name != log.name} == {"WARNING"}
 
 
 def test_the_drop_count_comes_with_the_next_records_not_only_at_the_end(sink: Sink) -> None:
@@ -507,7 +507,11 @@ def test_children_of_a_dead_master_log_to_stderr(sink: Sink, tmp_path: Path) -> 
     os.close(running)
     lines = (tmp_path / "stderr").read_text().splitlines()
     for name in ("a#0", "b#0", "c#0"):
-        assert [line for line in lines if name in line] == [f"INFO:{name} {i}" for i in range(1000)]
+        mine = [line for line in lines if name in line]
+        # The kernel gives the children another parent shortly before it closes the files of the dead one. What
+        # they log in between is in the pipe and lost with it; a pipe holds about 160 of these records.
+        assert len(mine) > 800
+        assert mine == [f"INFO:{name} {i}" for i in range(1000 - len(mine), 1000)]
 
 
 def test_closing_in_a_child_that_nobody_reads_ends_in_time_and_says_what_is_lost(sink: Sink, tmp_path: Path) -> None:
@@ -640,21 +644,33 @@ def test_forks_do_not_inherit_the_writes_of_another_thread(sink: Sink, tmp_path:
 
 
 def test_locks_are_free_on_both_sides_after_a_fork(sink: Sink) -> None:
-    sink.lock = threading.RLock()  # type: ignore[assignment]  # one that logging does not know, and so does not renew
+    class OwnLock(Sink):
+        """Unknown to the fork hook of `logging`, which renews the locks of other handlers."""
 
-    def free() -> bool:
-        assert sink.lock is not None
+        def createLock(self) -> None:
+            self.lock = threading.RLock()
+
+    def are_free() -> bool:
         got: list[bool] = []
-        thread = threading.Thread(target=lambda: got.append(sink.lock.acquire(timeout=0.1)))  # type: ignore[union-attr]
+
+        def look() -> None:
+            for handler in (sink, own):
+                assert handler.lock is not None
+                got.append(handler.lock.acquire(timeout=0.5))
+                handler.release()
+
+        thread = threading.Thread(target=look)
         thread.start()
         thread.join()
-        return got == [True]
+        return got == [True, True]
 
     def body() -> None:
-        assert free()
+        assert are_free()
 
+    own = OwnLock()
+    logging.getLogger().handlers.append(own)
     assert status_of(fork(body)) == 0
-    assert free()
+    assert are_free()
 
 
 def test_a_sink_whose_lock_is_never_free_delays_a_fork_for_a_while_only(sink: Sink) -> None:

@@ -36,19 +36,29 @@ def test_a_child_that_crashes_after_a_stable_run_is_started_again_at_once(proces
     assert supervised.stop() == 0
 
 
-def test_a_child_killed_with_sigkill_is_replaced_and_the_event_in_its_hand_is_named(
-    processes: Processes,
-) -> None:
-    supervised = Supervised(processes, "good=steady bad=dies-with-event")
-    line = supervised.wait_line("child_exit", slot="bad#0")
-    assert (line["signal"], line["in_flight"], line["receiver"]) == ("SIGKILL", "in-hand-1", "bad")
-    supervised.wait_line("child_start", count=2, slot="bad#0")
+def test_a_child_killed_with_sigkill_is_replaced(processes: Processes) -> None:
+    supervised = Supervised(processes, "good=steady")
+    supervised.wait_line("child_consuming", slot="good#0")
     first = supervised.pid_of("good#0")
     os.kill(first, signal.SIGKILL)
     line = supervised.wait_line("child_exit", slot="good#0", pid=first)
-    assert line["signal"] == "SIGKILL"
+    assert (line["signal"], line["receiver"]) == ("SIGKILL", "good")
     assert "in_flight" not in line
     supervised.wait_line("child_consuming", count=2, slot="good#0")
+    assert supervised.stop() == 0
+
+
+def test_without_pidfds_the_signal_of_the_kernel_is_enough(processes: Processes) -> None:
+    supervised = Supervised(processes, "good=steady bad=exit-three", TEST_LIMIT="pidfd")
+    supervised.wait_line("child_exit", count=3, slot="bad#0")
+    supervised.wait_line("child_consuming", slot="good#0")
+    assert supervised.stop() == 0
+
+
+def test_the_event_in_the_hand_of_a_dead_child_is_named(processes: Processes) -> None:
+    supervised = Supervised(processes, "bad=dies-with-event", "--backoff", "30:30")
+    line = supervised.wait_line("child_exit", slot="bad#0")
+    assert (line["signal"], line["in_flight"]) == ("SIGKILL", "in-hand-1")
     assert supervised.stop() == 0
 
 

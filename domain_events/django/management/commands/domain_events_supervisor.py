@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from domain_events.django.discovery import load_receivers
+from domain_events.django.discovery import ALL_APPS, load_receivers
 from domain_events.supervisor import titles
 from domain_events.supervisor.arguments import add_arguments, read_options
 from domain_events.supervisor.exits import MasterExit
@@ -55,7 +55,7 @@ class Command(BaseCommand):
         _configure_logging(options, given)
         title = " ".join([getattr(settings, "SETTINGS_MODULE", None) or "django", *modules])
         try:
-            code = start(partial(load_receivers, modules), options, title=title, out=self.stdout.write)
+            code = start(partial(load_receivers, [ALL_APPS, *modules]), options, title=title, out=self.stdout.write)
         except KeyboardInterrupt:
             # While the application was imported; later, the master has SIGINT for itself.
             code = 128 + 2

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     initial = True
-    operations = [
+    operations = [  # noqa: RUF012
         migrations.CreateModel(
             name="Order",
             fields=[

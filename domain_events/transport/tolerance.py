@@ -1,0 +1,76 @@
+"""A pika connection that no event's headers can break.
+
+pika raises on headers that it cannot turn into Python values, such as times beyond the calendar or doubles that are
+NaN. It does so in its I/O loop: one such event would end every consumer that it is delivered to, again and again.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pika
+from pika import BasicProperties, exceptions, frame, spec
+from pika.data import decode_short_string, decode_value
+
+HEADERS_LEFT_OUT = "domain-events-headers-left-out"
+
+_UNREADABLE = (ValueError, OverflowError, OSError, exceptions.InvalidFieldTypeException)
+_SIZES = {b"T": 8, b"d": 8, b"f": 4}
+_WITH_LENGTH = b"FASx"
+
+
+class TolerantConnection(pika.SelectConnection):
+    """Leaves out the headers that pika cannot read, and counts them in a header of ours."""
+
+    def _read_frame(self) -> tuple[int, Any]:
+        try:
+            return super()._read_frame()  # type: ignore[misc, no-any-return]
+        except _UNREADABLE:
+            buffer: bytes = self._frame_buffer  # type: ignore[attr-defined]
+            kind, channel, size = struct.unpack_from(">BHL", buffer)
+            if kind != spec.FRAME_HEADER:
+                raise
+            end = spec.FRAME_HEADER_SIZE + size
+            payload = buffer[spec.FRAME_HEADER_SIZE : end]
+            body_size: int = struct.unpack_from(">Q", payload, 4)[0]
+            return end + spec.FRAME_END_SIZE, frame.Header(channel, body_size, read_properties(payload[12:]))
+
+
+def read_properties(encoded: bytes) -> BasicProperties:
+    """Properties with those of their headers that can be read.
+
+    The layout is AMQP 0-9-1, section 4.2.6.1: flags, then the properties that they announce, in order.
+    """
+    (flags,) = struct.unpack_from(">H", encoded)
+    begin = 2
+    for flag in (BasicProperties.FLAG_CONTENT_TYPE, BasicProperties.FLAG_CONTENT_ENCODING):
+        if flags & flag:
+            _, begin = decode_short_string(encoded, begin)
+    (size,) = struct.unpack_from(">I", encoded, begin)
+    end = begin + 4 + size
+    others = struct.pack(">H", flags & ~BasicProperties.FLAG_HEADERS) + encoded[2:begin] + encoded[end:]
+    properties = BasicProperties()
+    properties.decode(others)
+    properties.headers = _read_table(encoded, begin + 4, end)
+    return properties
+
+
+def _read_table(encoded: bytes, offset: int, end: int) -> dict[Any, Any]:
+    table: dict[Any, Any] = {}
+    left_out = 0
+    while offset < end:
+        name, offset = decode_short_string(encoded, offset)
+        try:
+            table[name], offset = decode_value(encoded, offset)
+        except _UNREADABLE:
+            left_out += 1
+            kind = encoded[offset : offset + 1]
+            if kind in _SIZES:
+                offset += 1 + _SIZES[kind]
+            elif kind in _WITH_LENGTH:
+                offset += 5 + int(struct.unpack_from(">I", encoded, offset + 1)[0])
+            else:
+                break  # nobody knows where the next one begins
+    table[HEADERS_LEFT_OUT] = left_out
+    return table

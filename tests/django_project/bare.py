@@ -1,0 +1,3 @@
+"""Settings of a project without any receivers."""
+
+INSTALLED_APPS = ["domain_events.django"]

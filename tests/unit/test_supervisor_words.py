@@ -1,0 +1,203 @@
+"""What the supervisor says: log lines, formats, reports, notes in shared memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain_events.errors import ConfigurationError
+from domain_events.events import DomainEvent
+from domain_events.supervisor.brokers import read_broker_file, use_broker
+from domain_events.supervisor.exits import Ending, ending_of
+from domain_events.supervisor.formats import JsonFormatter
+from domain_events.supervisor.lines import fields_of, to_text
+from domain_events.supervisor.lock import Lock, LockTaken
+from domain_events.supervisor.notify import Notifier
+from domain_events.supervisor.reports import Reporter, Reports
+from domain_events.supervisor.shm import Counters, Record
+from domain_events.supervisor.slots import Booted, Consuming, Waiting
+from domain_events.supervisor.watching import Watching
+
+
+def test_a_line_is_its_event_and_its_fields() -> None:
+    text = to_text("child_exit", slot="printer#0", code=70, in_flight=None, delay=0.5, reason='said "no"')
+    assert text == r'event=child_exit slot=printer#0 code=70 delay=0.5 reason="said \"no\""'
+
+
+@given(st.text(), st.integers())
+def test_a_line_can_be_read_again(reason: str, n: int) -> None:
+    assert fields_of(to_text("stop_begin", n=n, reason=reason)) == {"event": "stop_begin", "n": n, "reason": reason}
+
+
+@pytest.mark.parametrize("text", ["", "hello", "event= and more", 'event=x reason="open', "event=x words"])
+def test_other_words_are_no_line(text: str) -> None:
+    assert "reason" not in fields_of(text)
+    assert fields_of("it was event=x") == {}
+
+
+def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("domain_events.supervisor", logging.INFO, __file__, 1, message, args, None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_json_lines_carry_the_fields_and_what_callers_add() -> None:
+    line = json.loads(JsonFormatter().format(record("%s", to_text("stop_begin", n=2), tenant="acme", odd=object)))
+    assert (line["event"], line["n"], line["tenant"]) == ("stop_begin", 2, "acme")
+    assert (line["level"], line["logger"], line["process"]) == ("INFO", "domain_events.supervisor", os.getpid())
+
+
+def test_a_json_line_is_one_line_whatever_was_logged() -> None:
+    made = record("two\nlines \udc80")
+    try:
+        raise ValueError("no\nway")
+    except ValueError as error:
+        made.exc_info = (ValueError, error, error.__traceback__)
+    text = JsonFormatter().format(made)
+    assert "\n" not in text
+    assert "no\nway" in json.loads(text)["exception"]
+    text.encode()
+
+
+def test_reports_arrive_in_order_and_nothing_is_said_twice() -> None:
+    read, write = os.pipe()
+    reports, reporter = Reports(read), Reporter(write)
+    assert reporter.booted()
+    assert reporter.waiting("connection\nrefused")
+    assert not reporter.waiting("connection refused")
+    assert reporter.consuming()
+    assert reports.read() == [Booted(), Waiting("connection refused"), Consuming()]
+    assert not reports.ended
+    os.write(write, b"nonsense\nconsum")
+    assert reports.read() == []
+    os.write(write, b"ing\n")
+    os.close(write)
+    assert reports.read() == [Consuming()]
+    assert reports.ended
+    reports.close()
+
+
+def test_a_child_does_not_wait_for_a_master_that_does_not_read() -> None:
+    read, write = os.pipe()
+    reporter = Reporter(write)
+    for number in range(1000):
+        reporter.waiting(f"{number} {'x' * 1000}")
+    os.close(read)
+    reporter.consuming()
+    os.close(write)
+
+
+def test_the_event_in_hand_and_the_counters_are_noted() -> None:
+    notes = Record()
+    watching = Watching(notes, lambda: None, lambda reason: None)
+    event = DomainEvent("user.disabled", {}, uuid_string="ä" * 127)
+    assert notes.in_hand is None
+    watching.started("printer", event)
+    assert notes.in_hand == "ä" * 127
+    watching.handled("printer", event, 0.1)
+    watching.retried("printer", event, 0.1, 5.0)
+    watching.dead_lettered("printer", None, 0.1, "no event", dropped=False)
+    watching.dead_lettered("printer", event, 0.1, "given up", dropped=True)
+    assert notes.in_hand is None
+    assert notes.counters == Counters(handled=1, retried=1, dead_lettered=2)
+
+
+def test_the_notes_of_a_dead_child_are_readable() -> None:
+    notes = Record()
+    pid = os.fork()
+    if pid == 0:
+        notes.begin("in-hand-1")
+        os.kill(os.getpid(), 9)
+    assert ending_of(os.waitpid(pid, 0)[1]) == Ending(signal=9)
+    assert notes.in_hand == "in-hand-1"
+
+
+def test_an_ending_is_said_in_words() -> None:
+    assert [str(ending) for ending in (Ending(code=3), Ending(signal=11), Ending(signal=40), Ending())] == [
+        "exit 3",
+        "SIGSEGV",
+        "signal 40",
+        "an unknown end",
+    ]
+
+
+def test_an_abstract_notify_socket_works(tmp_path: Path) -> None:
+    name = f"domain-events-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(f"\0{name}")
+        notifier = Notifier({"NOTIFY_SOCKET": f"@{name}"}, os.getpid())
+        notifier.status("one")
+        notifier.status("one")
+        notifier.ready()
+        assert [listener.recv(100), listener.recv(100)] == [b"STATUS=one", b"READY=1"]
+        notifier.close()
+
+
+def test_a_watchdog_of_another_process_is_not_ours() -> None:
+    environ = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "3000000"}
+    assert Notifier(environ, 7).watchdog == 1.5
+    assert Notifier({**environ, "WATCHDOG_PID": "7"}, 7).watchdog == 1.5
+    assert Notifier({**environ, "WATCHDOG_PID": "8"}, 7).watchdog is None
+    assert Notifier({"WATCHDOG_USEC": "3000000"}, 7).watchdog is None
+    assert Notifier({**environ, "WATCHDOG_USEC": "nonsense"}, 7).watchdog is None
+
+
+def test_a_service_manager_that_is_gone_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": "/nowhere/at/all"}, 7)
+    notifier.ready()
+    assert "was not told READY" in caplog.text
+
+
+def test_a_lock_that_was_removed_under_its_holder_is_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first = Lock(str(path))
+    with pytest.raises(LockTaken, match=f"pid {os.getpid()}"):
+        Lock(str(path))
+    path.unlink()
+    second = Lock(str(path))
+    assert path.read_text() == f"{os.getpid()}\n"
+    first.close()
+    second.close()
+    Lock(str(path)).close()
+
+
+@pytest.mark.parametrize("path", ["/nowhere/lock", "/proc/lock"])
+def test_a_lock_that_cannot_be_made_says_why(path: str) -> None:
+    with pytest.raises(LockTaken, match=f"cannot use {path}"):
+        Lock(path)
+
+
+def test_a_broker_file_holds_one_url_or_several(tmp_path: Path) -> None:
+    path = tmp_path / "broker"
+    path.write_text("amqp://a\n\n  amqp://b,\namqp://c,amqp://d\n")
+    path.chmod(0o600)
+    assert read_broker_file(str(path)) == "amqp://a,amqp://b,amqp://c,amqp://d"
+
+
+def test_a_broker_file_that_is_not_to_be_trusted_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "broker"
+    with pytest.raises(ConfigurationError, match="No such file"):
+        read_broker_file(str(path))
+    path.write_text("amqp://user:secret@host")
+    path.chmod(0o602)
+    with pytest.raises(ConfigurationError, match="everybody may write"):
+        read_broker_file(str(path))
+    path.chmod(0o604)
+    read_broker_file(str(path))
+    assert "chmod o-r" in caplog.text
+    path.chmod(0o600)
+    path.write_text("\n")
+    with pytest.raises(ConfigurationError, match="is empty"):
+        read_broker_file(str(path))
+    path.write_text("amqp//user:secret@host")
+    with pytest.raises(ConfigurationError) as caught:
+        use_broker(None, str(path), {})
+    assert "secret" not in str(caught.value)
+    assert "secret" not in caplog.text
