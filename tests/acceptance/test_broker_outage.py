@@ -18,7 +18,12 @@ EVENTS = 400
 
 def test_a_broker_killed_and_restarted_under_load_loses_nothing(own_service: Service, own_broker: Broker) -> None:
     master = own_service.start_consuming()
-    confirmed: set[int] = set()
+    # A retry queue that is younger than a second may not survive the kill (docs/decisions/0003). Its events would not
+    # be lost, for their originals are not acknowledged yet, but RabbitMQ 3.10 cannot use such a queue any more.
+    own_service.send("work", EVENTS, do="retry", times=1, delay=0.5)
+    own_service.wait_handled(range(EVENTS, EVENTS + 1))
+    own_service.queues.settle()
+    confirmed = {EVENTS}
     doubtful: set[int] = set()
 
     def send() -> None:
