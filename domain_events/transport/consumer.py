@@ -42,6 +42,9 @@ SLOW_HANDLER = 0.01
 LONG_HANDLER = 15 * 60.0
 """Seconds: half of the broker's delivery acknowledgement timeout (rabbitmq.com/docs/consumers)."""
 
+LONGEST_SILENCE_IN_A_DRAIN = 5.0
+"""Seconds that a drain waits for the broker to answer about a copy."""
+
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 """Seconds, before coming back to a broker that is away; with full jitter."""
@@ -377,7 +380,7 @@ class Consumer:
         """A copy that the broker does not take now would hold up the drain: give its event back instead."""
         if self._finishing:
             return
-        if self._publisher.problem is not None:
+        if self._publisher.problem is not None or self._publisher.silence > LONGEST_SILENCE_IN_A_DRAIN:
             for subscription in self._subscriptions:
                 for tag, copy in list(subscription.copies.items()):
                     self._publisher.cancel(copy)

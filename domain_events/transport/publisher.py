@@ -37,6 +37,15 @@ MOST_IN_FLIGHT = 1000
 """Unconfirmed publications at a time: enough for the broker's group commit, little to send again after a loss."""
 
 
+LONGEST_SILENCE = 15.0
+"""Seconds without an answer, after which a connection is given up. Its heartbeats prove nothing: they go on while the
+broker's side of a channel hangs (seen with RabbitMQ 3.10.8 and a queue that a crash had damaged)."""
+
+MOST_PATIENCE = 600.0
+"""Seconds. The silence that is borne doubles each time that it came to nothing: a queue without a majority of its
+nodes confirms nothing either, and what is sent to it again and again arrives as often in the end."""
+
+
 class State(enum.Enum):
     WAITING = "waiting"  # not given to the broker, or to a connection that is lost since
     IN_FLIGHT = "in flight"  # given to the broker, no confirm yet
@@ -120,11 +129,21 @@ class Publisher:
         self._suspects = 0  # how many publications to send one at a time, to find the one the broker objects to
         self.closing = False
         self._problem: BrokerError | None = None
+        self._heard_at = 0.0
+        self._patience = LONGEST_SILENCE
+        self._watch: object | None = None
 
     @property
     def problem(self) -> str | None:
         """Why nothing is confirmed at the moment; None when all is well."""
         return self._connection.blocked or (str(self._problem) if self._problem is not None else None)
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds the broker has answered nothing of what it was asked; 0 when it owes no answer."""
+        if self._connection.blocked or not self._is_owed():
+            return 0.0
+        return time.monotonic() - self._heard_at
 
     def age(self, queue: Queue) -> float:
         """At least how many seconds ago `queue` was declared."""
@@ -149,8 +168,9 @@ class Publisher:
         self.closing = True
         self._drop_scripts()
         self._channel = None
-        if self._pause is not None:
-            self._io.cancel(self._pause)
+        for timer in (self._pause, self._watch):
+            if timer is not None:
+                self._io.cancel(timer)
         self._connection.close(closed)
 
     def forget(self) -> None:
@@ -180,6 +200,7 @@ class Publisher:
         self._start_channel()
 
     def _start_channel(self) -> None:
+        self._expect_answer()
         self._script = Script(self._channel_steps(), done=self._on_channel, failed=self._on_channel_failed)
         self._script.start()
 
@@ -200,6 +221,7 @@ class Publisher:
         self._channel = channel
         self._next_tag = 1
         self._declared.clear()
+        self._heard_at = time.monotonic()
         self._pump()
 
     def _on_channel_failed(self, error: Exception) -> None:
@@ -279,6 +301,7 @@ class Publisher:
         publication.state = State.IN_FLIGHT
         publication.ever_sent = True
         publication.returned = False
+        self._expect_answer()
         self._in_flight[self._next_tag] = publication
         self._next_tag += 1
         channel.basic_publish(
@@ -296,7 +319,7 @@ class Publisher:
         assert channel is not None
 
         def declared(_nothing: None) -> None:
-            self._declared[queue.name] = time.monotonic()
+            self._heard_at = self._declared[queue.name] = time.monotonic()
             self._pump()
 
         def failed(error: Exception) -> None:
@@ -307,6 +330,7 @@ class Publisher:
                     self._waiting.remove(publication)
                     publication.finish(problem)
 
+        self._expect_answer()
         self._declaring = Script(declare_queue(channel, queue), done=declared, failed=failed)
         self._declaring.start()
 
@@ -327,6 +351,8 @@ class Publisher:
                 return
 
     def _on_confirm(self, frame: Any) -> None:
+        self._heard_at = time.monotonic()
+        self._patience = LONGEST_SILENCE
         method = frame.method
         tags = [method.delivery_tag]
         if method.multiple:
@@ -348,6 +374,52 @@ class Publisher:
             else:
                 publication.finish(None)
         self._work()
+
+    # Silence
+
+    def _is_owed(self) -> bool:
+        """Whether the broker has been asked for something that it has not answered."""
+        scripts = (self._script, self._declaring)
+        return bool(self._in_flight) or any(script is not None and script.running for script in scripts)
+
+    def _expect_answer(self) -> None:
+        if not self._is_owed():
+            self._heard_at = time.monotonic()
+        if self._watch is None:
+            self._watch = self._io.later(1.0, self._check_silence)
+
+    def _check_silence(self) -> None:
+        self._watch = None
+        if self.closing or not self._is_owed():
+            return
+        if self._connection.blocked:
+            self._heard_at = time.monotonic()
+        elif self.silence >= self._patience:
+            logger.warning(
+                "the broker has not answered for %d s%s; connecting again", self._patience, self._let_others_go_first()
+            )
+            self._patience = min(self._patience * 2, MOST_PATIENCE)
+            self.distrust()
+            return
+        self._watch = self._io.later(1.0, self._check_silence)
+
+    def _let_others_go_first(self) -> str:
+        """A queue that answers nothing must not stop the copies for other queues. Returns its name, for the log.
+
+        Only what needs a queue of its own may change its place: events are sent in their order.
+        """
+        suspects = [publication for publication in self._in_flight.values() if publication.needs is not None]
+        if not suspects and self._declaring is not None and self._declaring.running and self._waiting:
+            name = self._waiting[0].routing_key  # its declaration is what is not answered
+            suspects = [publication for publication in self._waiting if publication.routing_key == name]
+        if not suspects:
+            return ""
+        self._take_back()
+        for publication in suspects:
+            if publication.state is State.WAITING:
+                self._waiting.remove(publication)
+                self._waiting.append(publication)
+        return f" about {suspects[0].routing_key}"
 
     # Losing
 

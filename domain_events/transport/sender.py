@@ -25,6 +25,11 @@ GOODBYE_TIMEOUT = 2.0
 """Seconds that closing waits for the broker."""
 
 
+SUSPICIOUS_SILENCE = 0.3
+"""Seconds. A connection that has answered nothing for so long is given up together with the event: the next one
+shall not wait for it too. Not sooner, for others send over it, and get duplicates then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     routing_key: str
@@ -123,11 +128,9 @@ class ConfirmedSender:
         problem = publisher.problem
 
         def withdraw() -> None:
-            stuck = False
             for index, publication in enumerate(publications):
                 if publication.state is State.DONE:
                     continue
-                stuck = stuck or publication.state is State.IN_FLIGHT
                 if publication.ever_sent:
                     error: SendError = SendTimeout(
                         f"no confirm within {timeout:g} s; the event may have arrived"
@@ -139,7 +142,7 @@ class ConfirmedSender:
                     )
                 publisher.cancel(publication)
                 receipt.note(index, error)
-            if stuck and problem is None:
+            if publisher.silence > SUSPICIOUS_SILENCE:
                 publisher.distrust()
 
         io.call(withdraw)
@@ -170,7 +173,7 @@ class _Receipt:
             self._all.release()
 
     def wait(self, timeout: float) -> bool:
-        return self._all.acquire(timeout=timeout)
+        return self._all.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
 
     def fill(self, error: SendError) -> None:
         """For when the I/O thread is gone and nobody else writes any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -101,11 +102,12 @@ def running(pids: list[int]) -> list[int]:
     return alive
 
 
-def connections(url: str) -> int:
-    """How many TCP connections of this machine lead to the broker."""
+def connections(pid: int, url: str) -> int:
+    """How many established TCP connections to the broker this process has (proc(5): net/tcp)."""
     port = int(url.rsplit(":", 1)[1].split("/")[0])
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return sum(line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
+    mine = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" and f"socket:[{row[9]}]" in mine for row in rows)
 
 
 def comm(pid: int) -> str:

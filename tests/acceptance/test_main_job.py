@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.acceptance.service import Service, running, title
+from tests.acceptance.service import Service, connections, running, title
 from tests.waiting import wait_until
 
 
@@ -17,6 +17,8 @@ def test_each_receiver_has_direct_children_of_the_master_that_handle_its_events(
     for slot, shown in zip(("other#0", "work#0", "work#1"), titles, strict=True):
         assert f"receiver {service.prefix}{slot} consuming" in shown
     assert "master tests.acceptance.receivers" in title(master.pid)
+    assert [connections(pid, service.url) for pid in children] == [1, 1, 1]
+    assert connections(master.pid, service.url) == 0
 
     service.send_many("work", range(40))
     service.send_many("other", range(5))
