@@ -21,8 +21,8 @@ def use_broker(broker: str | None, broker_file: str | None, environ: Mapping[str
         _use(broker, "--broker")
     elif broker_file is not None:
         _use(read_broker_file(broker_file), broker_file)
-    elif credential := _credential(environ):
-        _use(_read(credential), credential)
+    elif (credential := _credential(environ)) and (urls := _read(credential)):
+        _use(urls, credential)
 
 
 def check_brokers(registrations: Iterable[Registration]) -> None:
@@ -44,7 +44,10 @@ def read_broker_file(path: str) -> str:
     if mode & stat.S_IROTH:
         # Not refused: secrets that containers mount are like this, and only the container sees them.
         logger.warning("everybody on this machine may read the broker file %s: chmod o-r would help", path)
-    return _read(path)
+    urls = _read(path)
+    if not urls:
+        raise ConfigurationError(f"the broker file {path} is empty; it must hold an AMQP URL")
+    return urls
 
 
 def _use(text: str, source: str) -> None:
@@ -53,7 +56,10 @@ def _use(text: str, source: str) -> None:
 
 
 def _credential(environ: Mapping[str, str]) -> str | None:
-    """systemd's LoadCredential=broker:... (systemd.exec(5)); it cares for the mode of the file."""
+    """systemd's LoadCredential=broker:... (systemd.exec(5)); it cares for the mode of the file.
+
+    A blank one counts as none: our unit has it stand in for a file that is missing.
+    """
     folder = environ.get("CREDENTIALS_DIRECTORY")
     path = os.path.join(folder, "broker") if folder else ""
     return path if path and os.path.exists(path) else None
@@ -66,7 +72,4 @@ def _read(path: str) -> str:
         raise ConfigurationError(f"the broker file {path} is no UTF-8 text") from None
     except OSError as error:
         raise ConfigurationError(f"the broker file {path} cannot be read: {error.strerror}") from error
-    urls = [line.strip().rstrip(",") for line in lines if line.strip()]
-    if not urls:
-        raise ConfigurationError(f"the broker file {path} is empty; it must hold an AMQP URL")
-    return ",".join(urls)
+    return ",".join(line.strip().rstrip(",") for line in lines if line.strip())

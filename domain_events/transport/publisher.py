@@ -408,18 +408,17 @@ class Publisher:
 
         Only what needs a queue of its own may change its place: events are sent in their order.
         """
-        suspects = [publication for publication in self._in_flight.values() if publication.needs is not None]
-        if not suspects and self._declaring is not None and self._declaring.running and self._waiting:
-            name = self._waiting[0].routing_key  # its declaration is what is not answered
-            suspects = [publication for publication in self._waiting if publication.routing_key == name]
-        if not suspects:
-            return ""
         self._take_back()
-        for publication in suspects:
-            if publication.state is State.WAITING:
-                self._waiting.remove(publication)
-                self._waiting.append(publication)
-        return f" about {suspects[0].routing_key}"
+        # The oldest of those in flight, or the one whose queue is being declared.
+        oldest = next((publication for publication in self._waiting if publication.state is State.WAITING), None)
+        if oldest is None or oldest.needs is None:
+            return ""
+        suspects = [publication for publication in self._waiting if publication.routing_key == oldest.routing_key]
+        others = [publication for publication in self._waiting if publication.routing_key != oldest.routing_key]
+        self._waiting = deque([*others, *suspects])
+        # One at a time: a channel that hangs with one of them has not confirmed the others that it took, either.
+        self._suspects = len(self._waiting)
+        return f" about {oldest.routing_key}"
 
     # Losing
 

@@ -18,6 +18,7 @@ import pytest
 from domain_events import DeadLetter, DomainEvent, Receiver, Retry, Sender
 from tests.brokers import Broker, Queues
 from tests.consuming import Seen, consuming
+from tests.waiting import wait_until
 
 
 def dead_letter(
@@ -360,3 +361,23 @@ def test_the_dead_letters_of_one_receiver_are_not_those_of_another(broker: Broke
     assert queues.count(other + ":dead") == 0
     dead = [DomainEvent.from_json(body).data for _, _, body in queues.drain(one + ":dead")]
     assert dead == list(range(10))
+
+
+def test_a_dead_letter_may_be_looked_at_any_number_of_times(broker: Broker, queues: Queues, unique: str) -> None:
+    """RabbitMQ 4 drops at the 21st return what has no limit of its own: 4.0 counts nacks, 4.3 closed connections."""
+    name = queues.forget_after(unique + "r")
+    receiver = Receiver(broker.url)
+    receiver.register(raising(ValueError("no")), name, [unique + "key"])
+    receiver.declare()
+    queues.publish(unique + "key", b'{"routing_key": "user.disabled", "data": 1}')
+    with consuming(receiver):
+        queues.wait_count(name + ":dead", 1)
+    parameters = pika.URLParameters(broker.url)
+    for look in range(30):
+        with pika.BlockingConnection(parameters) as connection:
+            channel = connection.channel()
+            # A return takes a moment to be counted as ready again.
+            [method] = [wait_until(lambda channel=channel: channel.basic_get(name + ":dead")[0], 20.0)]  # type: ignore[misc]
+            if look % 2:
+                channel.basic_nack(method.delivery_tag, requeue=True)
+    queues.wait_count(name + ":dead", 1)

@@ -60,7 +60,7 @@ def test_a_receiver_has_a_quorum_queue_and_one_for_dead_letters(broker: Broker, 
     receiver.register(Seen(), name, [unique + "key"])
     receiver.declare()
     has_exactly(queues, name, quorum(name))
-    has_exactly(queues, name + ":dead", {"x-queue-type": "quorum"})
+    has_exactly(queues, name + ":dead", {"x-queue-type": "quorum", "x-delivery-limit": 2147483647})
 
 
 def test_a_receiver_without_dead_letters_has_no_queue_for_them(broker: Broker, queues: Queues, unique: str) -> None:
@@ -80,7 +80,7 @@ def test_a_receiver_that_is_not_durable_has_a_classic_queue_that_expires(
     receiver.register(Seen(), name, [unique + "key"], durable=False)
     receiver.declare()
     has_exactly(queues, name, {"x-queue-type": "classic", "x-expires": 60_000})
-    has_exactly(queues, name + ":dead", {"x-queue-type": "quorum"})
+    has_exactly(queues, name + ":dead", {"x-queue-type": "quorum", "x-delivery-limit": 2147483647})
 
 
 def test_a_classic_queue_can_be_asked_for(broker: Broker, queues: Queues, unique: str) -> None:
@@ -89,7 +89,7 @@ def test_a_classic_queue_can_be_asked_for(broker: Broker, queues: Queues, unique
     receiver.register(Seen(), name, [unique + "key"], queue_type="classic")
     receiver.declare()
     has_exactly(queues, name, {"x-queue-type": "classic"})
-    has_exactly(queues, name + ":dead", {"x-queue-type": "quorum"})
+    has_exactly(queues, name + ":dead", {"x-queue-type": "quorum", "x-delivery-limit": 2147483647})
 
 
 @pytest.mark.parametrize(("delay", "ms"), [(0.05, 50), (1.234, 1300), (0.0004, 1), (0.3, 300)])

@@ -62,7 +62,10 @@ def test_a_passing_queue_is_classic_and_expires_whatever_type_was_asked_for(queu
 
 def test_the_dead_letter_queue_is_a_plain_quorum_queue() -> None:
     queue = dead_letter_queue("printer")
-    assert (queue.name, queue.arguments) == ("printer:dead", {"x-queue-type": "quorum"})
+    assert (queue.name, queue.arguments) == (
+        "printer:dead",
+        {"x-queue-type": "quorum", "x-delivery-limit": 2147483647},
+    )
     assert dead_letter_queue_name("printer") == queue.name
 
 
