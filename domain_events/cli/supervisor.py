@@ -79,7 +79,7 @@ def _load(modules: Sequence[str], configure_again: Callable[[], None]) -> Sequen
         if error.name != "django":
             raise
         raise ConfigurationError(
-            "Django is not installed: install it (the extra "django"), or unset DJANGO_SETTINGS_MODULE"
+            "Django is not installed: install it (the extra 'django'), or unset DJANGO_SETTINGS_MODULE"
         ) from error
     registrations = load(modules)
     configure_again()

@@ -109,10 +109,12 @@ class Publisher:
         name: str,
         exchange: str | None = None,
         longest_pause: float = 2.0,
+        longest_silence: float = LONGEST_SILENCE,
     ) -> None:
         self._io = io
         self._exchange = exchange
         self._longest_pause = longest_pause
+        self._longest_silence = longest_silence
         self._connection = Connection(io, brokers, name=name, opened=self._on_opened, lost=self._on_lost)
         self._amqp: AnyConnection | None = None
         self._opening = False
@@ -130,7 +132,7 @@ class Publisher:
         self.closing = False
         self._problem: BrokerError | None = None
         self._heard_at = 0.0
-        self._patience = LONGEST_SILENCE
+        self._patience = longest_silence
         self._watch: object | None = None
 
     @property
@@ -352,7 +354,7 @@ class Publisher:
 
     def _on_confirm(self, frame: Any) -> None:
         self._heard_at = time.monotonic()
-        self._patience = LONGEST_SILENCE
+        self._patience = self._longest_silence
         method = frame.method
         tags = [method.delivery_tag]
         if method.multiple:
@@ -386,7 +388,7 @@ class Publisher:
         if not self._is_owed():
             self._heard_at = time.monotonic()
         if self._watch is None:
-            self._watch = self._io.later(1.0, self._check_silence)
+            self._watch = self._io.later(min(1.0, self._longest_silence / 2), self._check_silence)
 
     def _check_silence(self) -> None:
         self._watch = None
@@ -396,12 +398,12 @@ class Publisher:
             self._heard_at = time.monotonic()
         elif self.silence >= self._patience:
             logger.warning(
-                "the broker has not answered for %d s%s; connecting again", self._patience, self._let_others_go_first()
+                "the broker has not answered for %g s%s; connecting again", self._patience, self._let_others_go_first()
             )
             self._patience = min(self._patience * 2, MOST_PATIENCE)
             self.distrust()
             return
-        self._watch = self._io.later(1.0, self._check_silence)
+        self._watch = self._io.later(min(1.0, self._longest_silence / 2), self._check_silence)
 
     def _let_others_go_first(self) -> str:
         """A queue that answers nothing must not stop the copies for other queues. Returns its name, for the log.

@@ -14,8 +14,8 @@ DELIVERY_LIMIT = 100
 """How often a quorum queue delivers before it dead-letters by itself. A net far below our own policy."""
 
 UNLIMITED = 2**31 - 1
-"""As a delivery limit. Left out, RabbitMQ 4.0 and newer take 20: who looks at a dead letter 21 times drops it. A -1 would
-mean unlimited from 4.0 on, and on 3.10 drop at the first return. See docs/decisions/0010."""
+"""As a delivery limit. Left out, RabbitMQ 4.0 and newer take 20: who looks at a dead letter 21 times drops it. A -1
+would mean unlimited from 4.0 on, and on 3.10 drop at the first return. See docs/decisions/0010."""
 
 EXPIRY_OF_PASSING_QUEUES = 60_000
 """Milliseconds that the queue of a `durable=False` receiver lives without a consumer."""

@@ -260,7 +260,7 @@ def test_a_deep_recursion_is_a_dead_letter(broker: Broker, queues: Queues, uniqu
 
 
 def test_giant_foreign_headers_give_way_to_ours(broker: Broker, queues: Queues, unique: str) -> None:
-    dead, body = dead_letter(
+    dead, _ = dead_letter(
         broker,
         queues,
         unique,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import domain_event_broker as peer
@@ -35,13 +35,13 @@ class PeerReceiver:
 
 
 @pytest.fixture
-def theirs(queues: Queues, unique: str) -> Iterator[str]:
+def theirs(queues: Queues, unique: str) -> str:
     """The name of a receiver of theirs, whose exchanges and queues are gone afterwards."""
     name = queues.forget_after(unique + "theirs")
     queues.forget_after(name + "-dl")
     queues.forget_exchange_after(name + "-retry")
     queues.forget_exchange_after(name + "-dlx")
-    yield name
+    return name
 
 
 def test_what_they_send_reaches_our_receiver(broker: Broker, queues: Queues, unique: str) -> None:

@@ -685,7 +685,7 @@ def test_declare_gives_up_on_a_broker_that_says_nothing(broker: Broker, unique: 
         wire.deaf = True
         receiver = Receiver(wire.url)
         receiver.register(Seen(), unique + "r", [unique + "key"])
-        with pytest.raises(ConnectionFailed, match="within 0.3 s"):
+        with pytest.raises(ConnectionFailed, match=r"within 0\.3 s"):
             receiver.declare(timeout=0.3)
 
 

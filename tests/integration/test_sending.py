@@ -95,7 +95,7 @@ def test_five_thousand_events_are_all_in_the_queue_in_their_order(
     sent = send_domain_events(((key[0], n) for n in range(5000)), connection_settings=broker.url, timeout=60)
     assert [event.data for event in sent] == list(range(5000))
     queues.wait_count(key[1], 5000)
-    method, _, body = queues.get(key[1]) or pytest.fail("no event")
+    _, _, body = queues.get(key[1]) or pytest.fail("no event")
     assert DomainEvent.from_json(body) == sent[0]
 
 
@@ -269,7 +269,7 @@ def test_a_broker_that_accepts_and_says_nothing_is_an_error_within_the_timeout(
     with relay(broker.url) as wire:
         wire.deaf = True
         sender = Sender(wire.url)
-        with pytest.raises(ConnectionFailed, match="not sent within 0.5 s"):
+        with pytest.raises(ConnectionFailed, match=r"not sent within 0\.5 s"):
             sender.send(key[0], "never sent", timeout=0.5)
         wire.deaf = False
         wire.cut()
@@ -341,7 +341,7 @@ def test_no_confirm_within_the_timeout_means_perhaps_sent_and_the_next_event_goe
         sender.send(key[0], "first")
         queues.drain(key[1])
         wire.links[0].hold(down=True)
-        with pytest.raises(SendTimeout, match="no confirm within 0.5 s; the event may have arrived") as timeout:
+        with pytest.raises(SendTimeout, match=r"no confirm within 0\.5 s; the event may have arrived") as timeout:
             sender.send(key[0], "perhaps", timeout=0.5)
         assert isinstance(timeout.value, TimeoutError)
         # The silent connection is given up, so that the next one does not have to wait for it.
