@@ -36,15 +36,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def watch(queues: Queues, unique: str) -> str:
-    """A queue that gets every event of this test."""
-    return queues.declare_watch(unique + "#")
-
-
-@pytest.fixture
 def key(queues: Queues, unique: str) -> tuple[str, str]:
     """A routing key, and a queue that gets what is sent under it."""
     return unique + "key", queues.declare_watch(unique + "key")
+
+
+@pytest.fixture
+def private(broker: Broker, queues: Queues, unique: str) -> tuple[Sender, str]:
+    """A sender to an exchange where nobody else listens, and the one queue there: it gets "heard"."""
+    exchange = queues.forget_exchange_after(unique + "exchange")
+    return Sender(broker.url, exchange), queues.declare_watch("heard", exchange=exchange)
 
 
 def bodies(queues: Queues, queue: str) -> list[DomainEvent]:
@@ -155,32 +156,29 @@ def test_an_event_that_nobody_listens_to_is_no_error(broker: Broker, unique: str
     assert Sender(broker.url).send(unique + "nobody", 1)
 
 
-def test_a_mandatory_event_that_nobody_listens_to_is_unroutable(
-    broker: Broker, queues: Queues, key: tuple[str, str], unique: str
-) -> None:
-    with pytest.raises(Unroutable, match=unique + "nobody"):
-        send_domain_event(unique + "nobody", 1, connection_settings=broker.url, mandatory=True)
-    sent = send_domain_event(key[0], 2, connection_settings=broker.url, mandatory=True)
-    assert bodies(queues, key[1]) == [sent]
+def test_a_mandatory_event_that_nobody_listens_to_is_unroutable(queues: Queues, private: tuple[Sender, str]) -> None:
+    sender, queue = private
+    with pytest.raises(Unroutable, match="nobody"):
+        sender.send("nobody", 1, mandatory=True)
+    sent = sender.send("heard", 2, mandatory=True)
+    assert bodies(queues, queue) == [sent]
 
 
-def test_partly_sent_names_the_events_that_are_not_confirmed(
-    broker: Broker, queues: Queues, key: tuple[str, str], unique: str
-) -> None:
-    events = [DomainEvent(key[0] if n % 3 else unique + "nobody", n) for n in range(30)]
+def test_partly_sent_names_the_events_that_are_not_confirmed(queues: Queues, private: tuple[Sender, str]) -> None:
+    sender, queue = private
+    events = [DomainEvent("heard" if n % 3 else "nobody", n) for n in range(30)]
     with pytest.raises(PartlySent, match="10 of 30") as partly:
-        send_domain_events(events, connection_settings=broker.url, mandatory=True)
+        sender.send_many(events, mandatory=True)
     assert partly.value.unconfirmed == events[::3]
     assert [type(cause) for cause in partly.value.causes] == [Unroutable] * 10
-    assert bodies(queues, key[1]) == [event for event in events if event.data % 3]
+    assert bodies(queues, queue) == [event for event in events if event.data % 3]
 
 
-def test_twins_in_one_batch_are_told_apart_by_their_routing_key(
-    broker: Broker, key: tuple[str, str], unique: str
-) -> None:
-    twins = [DomainEvent(key[0], 1, uuid_string="same"), DomainEvent(unique + "nobody", 1, uuid_string="same")]
+def test_twins_in_one_batch_are_told_apart_by_their_routing_key(private: tuple[Sender, str]) -> None:
+    sender, _ = private
+    twins = [DomainEvent("heard", 1, uuid_string="same"), DomainEvent("nobody", 1, uuid_string="same")]
     with pytest.raises(PartlySent) as partly:
-        send_domain_events(twins, connection_settings=broker.url, mandatory=True)
+        sender.send_many(twins, mandatory=True)
     assert partly.value.unconfirmed == [twins[1]]
 
 
@@ -536,6 +534,33 @@ def test_a_fork_while_other_threads_are_sending_leaves_both_sides_whole(
     expected = [f"thread-{t} {n}" for t in range(4) for n in range(100)]
     expected += [f"child-{c} {n}" for c in range(8) for n in range(5)]
     assert got == sorted(expected)
+
+
+FORK_WHILE_CONNECTING = """
+import os, sys, threading
+from domain_events import send_domain_event
+url, key = sys.argv[1:]
+first = threading.Thread(target=send_domain_event, args=(key, "parent"), kwargs={"connection_settings": url})
+first.start()
+children = []
+for n in range(20):  # some of them in every stage of the parent's first connection
+    child = os.fork()
+    if not child:
+        send_domain_event(key, "child", connection_settings=url)
+        os._exit(0)
+    children.append(child)
+first.join()
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_fork_while_the_parent_connects_for_the_first_time_leaves_the_child_able_to_send(
+    broker: Broker, queues: Queues, key: tuple[str, str]
+) -> None:
+    done = run(FORK_WHILE_CONNECTING, broker.url, key[0])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(event.data for event in bodies(queues, key[1])) == ["child"] * 20 + ["parent"]
 
 
 AT_ONCE = """
