@@ -71,7 +71,8 @@ class Receiver:
         max_retries: how often an event is retried before it is given up.
         retry_on: errors of the handler that are treated as `raise Retry()`.
         backoff: the delays of retries that do not ask for one of their own.
-        timeout: seconds that the supervisor lets the handler run for one event; None: for ever.
+        timeout: seconds that the supervisor is to let the handler run for one event; None: for ever. Checked and kept,
+            not enforced yet: this version does not end hung handlers.
         processes: how many children the supervisor starts for it.
         prefetch: how many events a child takes at a time; None: a measured default.
         queue_type: "quorum" (replicated) or "classic"; an existing queue keeps its type.
