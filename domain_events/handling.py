@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import random
 import select
 import time
@@ -101,12 +102,17 @@ def _report(
 
 def _call(handler: Handler, event: DomainEvent) -> BaseException | None:
     """What the handler raised. Also SystemExit and KeyboardInterrupt are failures of this event, not of the child."""
+    process = os.getpid()
     try:
         result = handler(event)
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError("the handler returned a coroutine that nobody would await; handlers are plain functions")
-    except BaseException as error:  # noqa: BLE001 - the handler is not our code
+        if os.getpid() != process:
+            raise SystemExit("a process that a handler forked came back from the handler: end it with os._exit()")
+    except BaseException as error:  # the handler is not our code
+        if os.getpid() != process:
+            raise  # how a process that the handler has forked ends is not ours to say; it has no event of its own
         # Without our own frame: the traceback is for those who wrote the handler.
         beneath = error.__traceback__ and error.__traceback__.tb_next
         return error.with_traceback(beneath) if beneath is not None else error

@@ -198,10 +198,12 @@ def _stopped_by_signals(stop: Stop) -> Iterator[None]:
         stop.request()
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop.handlers_before = previous
     wakeup_fd = signal.set_wakeup_fd(stop.wakeup_fd, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(wakeup_fd)
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            # None: it was set by C code and cannot be put back from here.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any, TypeAlias
+
+SignalHandler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
+"""What signal.getsignal() returns."""
 
 
 class Stop:
@@ -20,6 +29,12 @@ class Stop:
         self._writer.setblocking(False)
         # A plain flag: an Event has a lock, and a signal handler that interrupts its set() would hang.
         self._requested = False
+        self.handlers_before: Mapping[signal.Signals, SignalHandler] = {
+            signal.SIGTERM: signal.SIG_DFL,
+            signal.SIGQUIT: signal.SIG_DFL,
+        }
+        """What a process that is forked while signals ask for this stop gets back."""
+        _stops.add(self)
 
     @property
     def requested(self) -> bool:
@@ -65,3 +80,40 @@ class Stop:
     def close(self) -> None:
         self._reader.close()
         self._writer.close()
+
+    def forget(self) -> None:
+        """In a forked child: what stops it is none of its parent's business.
+
+        It shares the socket. A SIGTERM for it (as multiprocessing sends them) would stop the parent, and not end it.
+        """
+        wakeup_fd = signal.set_wakeup_fd(-1)
+        if wakeup_fd != self._writer.fileno():
+            signal.set_wakeup_fd(wakeup_fd)  # no signal leads here
+        elif wakeup_fd != -1:
+            for number, handler in self.handlers_before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self.close()
+
+
+_stops: weakref.WeakSet[Stop] = weakref.WeakSet()
+_before_fork = threading.local()
+
+
+def _hold_signals() -> None:
+    # One that reached the child before it has forgotten its parent's stop would stop the parent.
+    asking = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+    _before_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, asking) if len(_stops) else None
+
+
+def _let_signals_go() -> None:
+    if _before_fork.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _before_fork.mask)
+
+
+def _forget_all() -> None:
+    for stop in list(_stops):
+        stop.forget()
+    _let_signals_go()
+
+
+os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_forget_all)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,9 +13,13 @@ from urllib.parse import urlsplit, urlunsplit
 class Link:
     """One client's connection."""
 
-    def __init__(self, client: socket.socket, broker: socket.socket) -> None:
+    def __init__(self, client: socket.socket, broker: socket.socket, delay: float = 0.0) -> None:
         self._sockets = (client, broker)
         self._up, self._down = threading.Event(), threading.Event()
+        self.delay = delay
+        """Seconds that everything takes longer, each way."""
+        self.hold_down_at: bytes | None = None
+        """Holds up what goes to the client as soon as it contains this."""
         self.let_go()
         for source, target, gate in ((client, broker, self._up), (broker, client, self._down)):
             threading.Thread(target=self._pump, args=(source, target, gate), daemon=True).start()
@@ -25,6 +30,10 @@ class Link:
             self._up.clear()
         if down:
             self._down.clear()
+
+    @property
+    def is_held(self) -> bool:
+        return not (self._up.is_set() and self._down.is_set())
 
     def let_go(self) -> None:
         self._up.set()
@@ -39,6 +48,9 @@ class Link:
     def _pump(self, source: socket.socket, target: socket.socket, gate: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                time.sleep(self.delay)
+                if gate is self._down and self.hold_down_at is not None and self.hold_down_at in data:
+                    gate.clear()
                 gate.wait()
                 target.sendall(data)
         self.cut()
@@ -57,6 +69,8 @@ class Relay:
         """In the order in which they were opened."""
         self.deaf = False
         """Accepts, and says nothing."""
+        self.delay = 0.0
+        """Of links that are opened from now on, see there."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -73,7 +87,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                link = Link(client, socket.create_connection(self._broker))
+                link = Link(client, socket.create_connection(self._broker), self.delay)
                 if self.deaf:
                     link.hold(up=True, down=True)
                 self.links.append(link)

@@ -17,6 +17,7 @@ from domain_events.supervisor.arguments import add_arguments, read_options
 from domain_events.supervisor.discovery import discover
 from domain_events.supervisor.exits import MasterExit
 from domain_events.supervisor.formats import configure
+from domain_events.supervisor.leaving import leave
 from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.starting import start
 from domain_events.version import __version__
@@ -62,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure(options.log_level, options.log_format)
     try:
         load = partial(_load, modules, partial(_configure_again, options, vars(arguments)))
-        return start(load, options, title=" ".join(modules))
+        return leave(start(load, options, title=" ".join(modules)))
     except KeyboardInterrupt:
         # While the application was imported; later, the master has SIGINT for itself.
-        return 128 + 2
+        return leave(128 + 2)
 
 
 def _load(modules: Sequence[str], configure_again: Callable[[], None]) -> Sequence[Registration]:

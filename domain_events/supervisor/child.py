@@ -19,6 +19,7 @@ from domain_events.observers import Observer
 from domain_events.registration import Registration
 from domain_events.stopping import Stop
 from domain_events.supervisor.exits import ChildExit
+from domain_events.supervisor.forks import end_fork, keep_signals_from_forks
 from domain_events.supervisor.logs import LogLine
 from domain_events.supervisor.notify import forget_service_manager
 from domain_events.supervisor.reports import Reporter
@@ -67,6 +68,7 @@ class Child:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._pid = os.getpid()
         self._stop = Stop()
         self._reporter = Reporter(place.status_fd)
         self._is_consuming = False
@@ -103,12 +105,7 @@ class Child:
             return ChildExit.DRAINED
         self._is_consuming = True
         try:
-            place.consume(
-                [place.registration],
-                stop=self._stop,
-                observer=Watching(place.record, self._consuming, self._waiting),
-                forced=self._forced,
-            )
+            self._consume()
         except (ConfigurationError, BrokerRefused) as error:
             logger.error("%s cannot work until a person changes something: %s", place.slot, error)
             return ChildExit.CONFIGURATION
@@ -119,6 +116,20 @@ class Child:
             logger.error("%s stopped consuming though nobody has asked for it", place.slot)
             return ChildExit.CRASHED
         return ChildExit.DRAINED
+
+    def _consume(self) -> None:
+        place = self._place
+        try:
+            place.consume(
+                [place.registration],
+                stop=self._stop,
+                observer=Watching(place.record, self._consuming, self._waiting),
+                forced=self._forced,
+            )
+        except BaseException as error:
+            if os.getpid() != self._pid:
+                end_fork(error)  # a handler forked, and did not end the fork
+            raise
 
     def _is_asked(self) -> bool:
         return self._stop.requested
@@ -138,6 +149,7 @@ class Child:
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGQUIT, self._on_quit)
         signal.signal(ORPHANED_SIGNAL, self._on_orphaned)
+        keep_signals_from_forks({signal.SIGTERM, signal.SIGQUIT, ORPHANED_SIGNAL})
         # Ctrl-C and the end of a terminal go to all of us, but the master decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -19,8 +19,9 @@ class Lock:
     def __init__(self, path: str) -> None:
         """Raises LockTaken, which names the holder's pid."""
         self._fd = _locked(path)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, the pid is for people
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Also for a child: the lock belongs to the open file, so a copy in a child would keep it held."""

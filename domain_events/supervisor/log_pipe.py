@@ -68,7 +68,7 @@ class PipeHandler(MultiProcessingHandler):  # type: ignore[misc]  # the package 
 
     def start_receiving(self) -> None:
         try:
-            self._thread = _start_thread("log-reader", self._receive)
+            self._thread = start_thread("log-reader", self._receive)
         except RuntimeError as error:
             self.reader.close()  # EPIPE sends the child to its stderr
             _log.warning("no thread for the logs of %s, which will log to stderr: %s", self._child, error)
@@ -99,7 +99,7 @@ class PipeHandler(MultiProcessingHandler):  # type: ignore[misc]  # the package 
 
     def start_sending(self) -> None:
         try:
-            self._thread = _start_thread("log-sender", self._feed)
+            self._thread = start_thread("log-sender", self._feed)
         except RuntimeError:  # no more threads for us
             self.detach()
 
@@ -211,6 +211,18 @@ class Counter:
             return steps
 
 
+def start_thread(name: str, target: Callable[[], None]) -> threading.Thread:
+    """A daemon thread without signals: those that ask for something must interrupt the main thread."""
+    faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return thread
+
+
 def _to_sinks(record: logging.LogRecord) -> None:
     sinks = logging.getLogger().handlers
     if not sinks and logging.lastResort is not None:
@@ -221,15 +233,3 @@ def _to_sinks(record: logging.LogRecord) -> None:
                 sink.handle(record)
             except Exception:  # noqa: BLE001  foreign code: whatever handler or filter somebody has configured
                 sink.handleError(record)
-
-
-def _start_thread(name: str, target: Callable[[], None]) -> threading.Thread:
-    """A daemon thread without signals: those that ask for something must interrupt the main thread."""
-    faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
-    thread = threading.Thread(target=target, name=name, daemon=True)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
-    try:
-        thread.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return thread

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import random
 import selectors
@@ -17,6 +16,7 @@ from domain_events.supervisor.child import Consume
 from domain_events.supervisor.display import Display
 from domain_events.supervisor.exits import MasterExit, signal_name
 from domain_events.supervisor.lock import Lock
+from domain_events.supervisor.master_log import MasterLog
 from domain_events.supervisor.nursery import Nursery
 from domain_events.supervisor.options import Options
 from domain_events.supervisor.process import Process
@@ -38,12 +38,13 @@ from domain_events.supervisor.slots import (
 )
 from domain_events.supervisor.spawn import settle_memory
 from domain_events.supervisor.status import status_line
+from domain_events.supervisor.stderr import write_stacks
 from domain_events.supervisor.transitions import step
 
 logger = logging.getLogger(__package__)
 
 _SLACK = 1.0  # seconds that killed children have to vanish
-_LOG_TIMEOUT = 2.0  # seconds, at the end, for the last lines of all children together
+_LOG_TIMEOUT = 2.0  # seconds, at the end, for the last lines of all children and the master together
 _LOG_PATIENCE = 0.1  # seconds, in one turn of the loop, for the last lines of those that have died
 
 
@@ -56,12 +57,13 @@ def run(
     title: str = "",
     lock: Lock | None = None,
 ) -> int:
-    """Supervise until told to stop; returns the exit code of the master. Main thread only.
+    """Supervise until told to stop; returns the exit code of the master. Main thread only, and the process ends with
+    it: signals that ask for the end are ignored from then on.
 
     `boot` runs in each child before it consumes. `title` is what `ps` calls this master. Children let `lock` go.
     """
-    with SignalSocket() as signals:
-        master = Master(registrations, options, signals, consume=consume, boot=boot, title=title, lock=lock)
+    with SignalSocket() as signals, MasterLog() as log:
+        master = Master(registrations, options, signals, log, consume=consume, boot=boot, title=title, lock=lock)
         return master.run()
 
 
@@ -73,6 +75,7 @@ class Master:
         registrations: Sequence[Registration],
         options: Options,
         signals: SignalSocket,
+        log: MasterLog,
         *,
         consume: Consume,
         boot: Callable[[], None],
@@ -83,6 +86,7 @@ class Master:
         self._options = options
         self._rules = options.rules
         self._signals = signals
+        self._log = log
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals.fileno(), selectors.EVENT_READ, self._on_signals)
         self._display = Display(title, options.ready, now)
@@ -90,7 +94,7 @@ class Master:
             consume=consume,
             boot=boot,
             orphan_patience=options.grace + options.kill_after,
-            master_only=(self._selector, signals, self._display, *([lock] if lock else [])),
+            master_only=(self._selector, signals, log, self._display, *([lock] if lock else [])),
         )
         self._seats = seats_for(registrations, now)
         self._bucket = full_bucket(options.spawn_rate, now)
@@ -229,7 +233,7 @@ class Master:
                 case signal.SIGQUIT:
                     self._stop(ForceAsked(), number)
                 case signal.SIGUSR2:
-                    faulthandler.dump_traceback(file=2, all_threads=True)
+                    write_stacks()
                     for seat in self._seats:
                         if seat.process:
                             seat.process.send(signal.SIGUSR2)
@@ -287,3 +291,4 @@ class Master:
         self._nursery.close()
         self._selector.close()
         self._display.close()
+        self._log.close(max(_LOG_PATIENCE, logs_until - time.monotonic()))

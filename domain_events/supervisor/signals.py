@@ -19,7 +19,7 @@ MASTER_SIGNALS = (
 
 
 class SignalSocket:
-    """Takes over MASTER_SIGNALS while it is open. Main thread only."""
+    """Takes over MASTER_SIGNALS until the process ends. Main thread only."""
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
@@ -30,7 +30,8 @@ class SignalSocket:
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         # A Python function for each, though it does nothing: with SIG_IGN nothing would be written. It also
         # ends a SIG_IGN for SIGCHLD that we may have inherited: with it no child leaves an exit status.
-        self._handlers_before = {number: signal.signal(number, _noted) for number in MASTER_SIGNALS}
+        for number in MASTER_SIGNALS:
+            signal.signal(number, _noted)
         # Whoever started us may have had them blocked.
         self._mask_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTER_SIGNALS)
         return self
@@ -39,9 +40,9 @@ class SignalSocket:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
-        for number, handler in self._handlers_before.items():
-            # None: it was set by C code and cannot be put back from here.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in MASTER_SIGNALS:
+            # Not what was there before: who says it once more while we leave would end us without our exit code.
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup_before)
         self.close()
 

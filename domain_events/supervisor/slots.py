@@ -150,8 +150,9 @@ Event: TypeAlias = Forked | ForkFailed | Booted | Consuming | Waiting | Exited |
 
 def is_stable(slot: Slot, now: float, rules: Rules) -> bool:
     """Whether this child has consumed for so long that its start was a good one."""
-    stretch = 0.0 if slot.consuming_since is None else now - slot.consuming_since
-    return slot.consumed + stretch >= rules.stable_after
+    if slot.consuming_since is None:
+        return slot.consumed > 0 and slot.consumed >= rules.stable_after
+    return slot.consumed + now - slot.consuming_since >= rules.stable_after
 
 
 def give_up_at(slots: tuple[Slot, ...], give_up_after: float) -> float | None:

@@ -17,7 +17,7 @@ from typing import NoReturn
 from domain_events.supervisor.exits import ChildExit
 from domain_events.supervisor.logs import held_across_fork
 from domain_events.supervisor.signals import blocked_signals, forget_master_signals
-from domain_events.supervisor.stderr import write_stderr
+from domain_events.supervisor.stderr import flush_unless_full, write_stderr
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -42,8 +42,7 @@ def spawn(main: Callable[[Mask], int], abandon: Callable[[], None]) -> int:
     for stream in (sys.stdout, sys.stderr):
         # Or the child has a copy of what was not written yet. Nobody may be there to read: no reason not to fork.
         with suppress(OSError, ValueError):
-            if stream is not None:
-                stream.flush()
+            flush_unless_full(stream)
     with blocked_signals() as mask:
         with held_across_fork(), warnings.catch_warnings():
             # From 3.12 on os.fork() warns when there are threads. Ours are the log readers, held meanwhile.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 
@@ -40,6 +41,9 @@ def start(
         use_broker(options.broker, options.broker_file, os.environ)
         if options.check:
             out(json.dumps(described(_chosen(load, options)), indent=2, ensure_ascii=False))
+            # Not left to the end of the process, which gives up in silence: this is what we were asked for.
+            if sys.stdout is not None:  # it is when we were started without one
+                sys.stdout.flush()
             return MasterExit.CLEAN
         with closing(Lock(options.lock)) if options.lock else nullcontext() as lock:
             chosen = _chosen(load, options)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import logging
 import os
 import select
 import sys
+import tempfile
 import time
+from typing import TextIO
 
 _STDERR = 2
 _PATIENCE = 0.5  # seconds that a line may wait for a stderr that nobody empties
@@ -48,6 +51,30 @@ def write_stderr(line: bytes, patience: float) -> bool:
         else:
             rest = rest[written:]
     return True
+
+
+def write_stacks() -> None:
+    """The stacks of all threads. Not straight to stderr: C code would wait for a reader, and everybody else for it."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+            file.seek(0)
+            stacks = file.read()
+    except OSError as error:  # a full disk, no descriptor left
+        stacks = f"no stacks: {error}\n".encode()
+    write_stderr(stacks, _PATIENCE)
+
+
+def flush_unless_full(stream: TextIO | None) -> None:
+    """Flush, but do not wait for a pipe that nobody empties, nor for a thread that waits for it."""
+    if stream is None:
+        return
+    if isinstance(stream, io.TextIOWrapper):
+        poll = select.poll()
+        poll.register(stream, select.POLLOUT)
+        if not poll.poll(0):
+            return
+    stream.flush()
 
 
 def renew_stdio() -> None:

@@ -47,12 +47,14 @@ class Connection:
         name: str,
         opened: Callable[[AnyConnection], None],
         lost: Callable[[SendError], None],
+        unblocked: Callable[[], None] = lambda: None,
     ) -> None:
         self._io = io
         self._brokers = brokers
         self._name = name
         self._opened = opened
         self._lost = lost
+        self._unblocked = unblocked
         self._left: list[Broker] = []
         self._connection: pika.SelectConnection | None = None
         self._closed: Callable[[], None] | None = None
@@ -159,7 +161,9 @@ class Connection:
         if self._closed is not None:
             self._finish()
         else:
-            self._lost(connection_problem(error, broker))
+            problem = connection_problem(error, broker)
+            problem.__cause__ = error
+            self._lost(problem)
 
     def _on_blocked(self, _connection: AnyConnection, frame: object) -> None:
         reason = getattr(getattr(frame, "method", None), "reason", "") or "no reason given"
@@ -167,6 +171,7 @@ class Connection:
 
     def _on_unblocked(self, _connection: AnyConnection, _frame: object) -> None:
         self.blocked = None
+        self._unblocked()
 
 
 def _socket_of(connection: object) -> socket.socket | None:

@@ -6,9 +6,11 @@ The handling thread calls `take` and `settle`; the rest of this file runs in the
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -119,6 +121,7 @@ class Consumer:
         self._has_consumed = False
         self._draining = False
         self._finishing = False
+        _consumers.add(self)
 
     # Called in the handling thread
 
@@ -162,6 +165,14 @@ class Consumer:
         self._io.stop()
         for delivery, _settlement in self._done:
             _warn_stale(delivery)
+        # After an error they are open still, and the broker would wait for the events that it gave us.
+        self.forget()
+
+    def forget(self) -> None:
+        """Close our sockets without a word to the broker, also in a forked child: see `Connection.forget`."""
+        self._done.clear()
+        self._connection.forget()
+        self._publisher.forget()
 
     # Connecting and subscribing
 
@@ -426,3 +437,19 @@ def _warn_stale(delivery: Delivery) -> None:
         "receiver %s: the connection was lost while an event was being handled; the event comes again",
         delivery.registration.name,
     )
+
+
+_consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
+_left_by_parent: list[Consumer] = []
+"""Never touched again, but kept, for their clean-up would close descriptors by number."""
+
+
+def _forget_all() -> None:
+    # A process that a handler has forked may outlive us. With a copy of our sockets it would let the broker believe
+    # that we are alive and busy with our events, until heartbeats are missed.
+    for consumer in list(_consumers):
+        consumer.forget()
+        _left_by_parent.append(consumer)
+
+
+os.register_at_fork(after_in_child=_forget_all)

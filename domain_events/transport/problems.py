@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import ssl
+from typing import TypeGuard
 
 from pika import exceptions
 
@@ -46,6 +47,13 @@ def connection_problem(error: BaseException | None, broker: Broker) -> SendError
     if cause is None:
         return ConnectionFailed(f"{broker}: the connection was closed")
     return ConnectionFailed(f"{broker}: the connection failed: {_first_line(cause)}")
+
+
+def is_reproach(error: BaseException | None) -> TypeGuard[exceptions.ConnectionClosedByBroker]:
+    """Whether the broker closed the connection over what it was given: frames or fields that it does not accept (501 to
+    505, 540 of AMQP 0-9-1, section 1.2), or 541, which it says when it stumbled."""
+    codes = (501, 502, 503, 504, 505, 540, 541)
+    return isinstance(error, exceptions.ConnectionClosedByBroker) and error.reply_code in codes
 
 
 def channel_problem(error: BaseException) -> BrokerError:
@@ -108,7 +116,7 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _said(error: exceptions.ConnectionClosed | exceptions.ChannelClosed) -> str:
-    return f"{error.reply_code} {error.reply_text}"
+    return f"{error.reply_code} {' '.join(str(error.reply_text).split())}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from domain_events.settings import Broker
 from domain_events.transport.connection import Connection
 from domain_events.transport.declaring import declare_exchange, declare_queue, open_channel
 from domain_events.transport.io_thread import IOThread
-from domain_events.transport.problems import channel_problem
+from domain_events.transport.problems import channel_problem, is_reproach
 from domain_events.transport.script import Script, Steps
 from domain_events.transport.topology import Queue
 
@@ -115,7 +115,12 @@ class Publisher:
         self._exchange = exchange
         self._longest_pause = longest_pause
         self._longest_silence = longest_silence
-        self._connection = Connection(io, brokers, name=name, opened=self._on_opened, lost=self._on_lost)
+        self._connection = Connection(
+            io, brokers, name=name, opened=self._on_opened, lost=self._on_lost, unblocked=self._pump
+        )
+        self._login_began = 0.0
+        self.login_time = 0.0
+        """Seconds that it took to open the connection: several round trips, so more than any one answer should."""
         self._amqp: AnyConnection | None = None
         self._opening = False
         self._script: Script[Channel] | None = None
@@ -195,10 +200,12 @@ class Publisher:
         if self._connection.is_open:
             self._start_channel()
         else:
+            self._login_began = time.monotonic()
             self._connection.open()
 
     def _on_opened(self, connection: AnyConnection) -> None:
         self._amqp = connection
+        self.login_time = time.monotonic() - self._login_began
         self._start_channel()
 
     def _start_channel(self) -> None:
@@ -210,15 +217,16 @@ class Publisher:
         assert self._amqp is not None
         another = partial(open_channel, self._amqp, self._on_channel_closed)
         channel: Channel = yield another()
+        self._heard_at = time.monotonic()
         if self._exchange is not None:
             channel = yield from declare_exchange(another, channel, self._exchange)
+            self._heard_at = time.monotonic()
         channel.add_on_return_callback(self._on_return)
         yield lambda done: channel.confirm_delivery(self._on_confirm, callback=done)
         return channel
 
     def _on_channel(self, channel: Channel) -> None:
         self._opening = False
-        self._failures = 0
         self._problem = None
         self._channel = channel
         self._next_tag = 1
@@ -239,6 +247,9 @@ class Publisher:
         self._opening = False
         self._problem = error
         self._drop_scripts()
+        # Copies carry headers of others, which may be more than the broker bears. Events of our own do not.
+        if self._exchange is None and self._channel is not None and is_reproach(error.__cause__):
+            self._convict(error, error.__cause__)
         self._take_back()
         if isinstance(error, BrokerRefused) and self._channel is None:
             self._fail_all(error)
@@ -254,6 +265,7 @@ class Publisher:
         if channel is not self._channel or not isinstance(error, exceptions.ChannelClosedByBroker):
             return  # of an earlier channel, or the whole connection is going: _on_lost follows
         self._channel = None
+        self._failures = 0  # the broker is there and talks to us
         if self._declaring is not None and self._declaring.running:
             self._declaring.throw(error)
             self._take_back()
@@ -285,7 +297,13 @@ class Publisher:
 
     def _pump(self) -> None:
         """Give the broker what waits, as far as the window allows."""
-        while self._waiting and self._channel is not None and len(self._in_flight) < self._window():
+        # What a blocked connection is given is only kept in memory, and nobody can withdraw it any more.
+        while (
+            self._waiting
+            and self._channel is not None
+            and len(self._in_flight) < self._window()
+            and not self._connection.blocked
+        ):
             publication = self._waiting[0]
             if publication.state is State.DONE:
                 self._waiting.popleft()
@@ -339,22 +357,22 @@ class Publisher:
     def _on_return(
         self, _channel: Channel, method: spec.Basic.Return, properties: BasicProperties, _body: bytes
     ) -> None:
-        # basic.return names no delivery tag. It comes before the ack of the same message, so the first publication
-        # in flight with the same id and key that was not returned yet is the one; twins go to the same queues.
+        # basic.return names no delivery tag. It comes before the ack of the same message, so it is one of those in
+        # flight with the same id (or none) and key. All of them count as returned: one whose queue was there a moment
+        # before may wait for its ack still, and to take that one for it would lose the other.
         for publication in self._in_flight.values():
             if (
                 publication.mandatory
-                and not publication.returned
                 and publication.properties.message_id == properties.message_id
                 and publication.routing_key == method.routing_key
                 and publication.exchange == method.exchange
             ):
                 publication.returned = True
-                return
 
     def _on_confirm(self, frame: Any) -> None:
         self._heard_at = time.monotonic()
         self._patience = self._longest_silence
+        self._failures = 0
         method = frame.method
         tags = [method.delivery_tag]
         if method.multiple:
@@ -432,14 +450,15 @@ class Publisher:
         self._waiting.extendleft(reversed(self._in_flight.values()))
         self._in_flight.clear()
 
-    def _convict(self, problem: BrokerError, error: exceptions.ChannelClosed) -> None:
-        """The broker closed the channel because of one publication, without saying which one.
+    def _convict(self, problem: BrokerError, error: exceptions.ChannelClosed | exceptions.ConnectionClosed) -> None:
+        """The broker closed the channel or the connection because of one publication, without saying which one.
 
         With one in flight it is that one. With several, all are sent again, one at a time: the next time it is clear,
         and the innocent ones are confirmed. (Those that the broker had taken already are duplicates then.)
         """
         flying = [publication for publication in self._in_flight.values() if publication.state is State.IN_FLIGHT]
-        if len(flying) == 1:
+        # One that was given up counts too: it may be the one.
+        if len(flying) == len(self._in_flight) == 1:
             self._in_flight.clear()
             self._suspects = 0 if self._suspects <= 1 else self._suspects - 1
             if error.reply_code == 406 and "larger than" in error.reply_text:

@@ -27,7 +27,8 @@ GOODBYE_TIMEOUT = 2.0
 
 SUSPICIOUS_SILENCE = 0.3
 """Seconds. A connection that has answered nothing for so long is given up together with the event: the next one
-shall not wait for it too. Not sooner, for others send over it, and get duplicates then."""
+shall not wait for it too. Not sooner, for others send over it, and get duplicates then; and not before an answer can
+come at all: how far away the broker is, is seen from the time that the login took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,15 @@ class ConfirmedSender:
     def _start(self) -> tuple[IOThread, Publisher]:
         with self._lock:
             if self._running is None:
-                io = IOThread("de-sender", self._on_crash)
+                try:
+                    io = IOThread("de-sender", self._on_crash)
+                    io.start()
+                except (OSError, RuntimeError) as error:  # no descriptor or no thread left
+                    raise ConnectionFailed(f"not sent: cannot start the thread that sends: {error}") from error
                 self._running = (
                     io,
                     Publisher(io, self._brokers, name=f"sender {os.getpid()}", exchange=self._exchange),
                 )
-                io.start()
             return self._running
 
     def _on_crash(self, error: BaseException) -> None:
@@ -142,7 +146,7 @@ class ConfirmedSender:
                     )
                 publisher.cancel(publication)
                 receipt.note(index, error)
-            if publisher.silence > SUSPICIOUS_SILENCE:
+            if publisher.silence > max(SUSPICIOUS_SILENCE, publisher.login_time):
                 publisher.distrust()
 
         io.call(withdraw)

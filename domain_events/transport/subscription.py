@@ -82,8 +82,8 @@ class Subscription:
         """Declare and subscribe. `failed`: it could not be done; `lost`, `cancelled`: it is over."""
 
         def closed(channel: Channel, error: Exception) -> None:
-            if self._script is not None and self._script.running:
-                self._script.throw(error)
+            if script.running:
+                script.throw(error)
             elif channel is self.channel:
                 lost(error)
 
@@ -97,8 +97,8 @@ class Subscription:
             self.reset()
             failed(error)
 
-        self._script = Script(self._steps(connection, closed, cancelled), done=done, failed=not_done)
-        self._script.start()
+        script = self._script = Script(self._steps(connection, closed, cancelled), done=done, failed=not_done)
+        script.start()
 
     def _steps(
         self,
@@ -129,6 +129,9 @@ class Subscription:
         """Take no more deliveries; what is in hand can still be settled."""
         if self._script is not None and self._script.running:
             self._script.cancel()
+            # The broker may have begun to deliver: what is given back would come straight back to us.
+            if self.channel is not None and self.channel.is_open:
+                self.channel.close()
         if self._consumer_tag is not None and self.channel is not None and self.channel.is_open:
             # pika itself gives back what is on its way to us still.
             self.channel.basic_cancel(self._consumer_tag)

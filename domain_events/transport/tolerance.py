@@ -1,7 +1,8 @@
 """A pika connection that no event's headers can break.
 
 pika raises on headers that it cannot turn into Python values, such as times beyond the calendar or doubles that are
-NaN. It does so in its I/O loop: one such event would end every consumer that it is delivered to, again and again.
+NaN, and on those that nest too deeply. It does so in its I/O loop: one such event would end every consumer that it is
+delivered to, again and again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from pika.data import decode_short_string, decode_value
 
 HEADERS_LEFT_OUT = "domain-events-headers-left-out"
 
-_UNREADABLE = (ValueError, OverflowError, OSError, exceptions.InvalidFieldTypeException)
+DEEPEST = 64
+"""Tables and arrays within each other that are kept. What can only just be read could not be written again by code that
+is called a little deeper."""
+
+_UNREADABLE = (ValueError, OverflowError, OSError, RecursionError, exceptions.InvalidFieldTypeException)
 _SIZES = {b"T": 8, b"d": 8, b"f": 4}
 _WITH_LENGTH = b"FASx"
 
@@ -25,16 +30,23 @@ class TolerantConnection(pika.SelectConnection):
 
     def _read_frame(self) -> tuple[int, Any]:
         try:
-            return super()._read_frame()  # type: ignore[misc, no-any-return]
+            consumed, value = super()._read_frame()  # type: ignore[misc]
         except _UNREADABLE:
-            buffer: bytes = self._frame_buffer  # type: ignore[attr-defined]
-            kind, channel, size = struct.unpack_from(">BHL", buffer)
-            if kind != spec.FRAME_HEADER:
+            if self._frame_buffer[0] != spec.FRAME_HEADER:  # type: ignore[attr-defined]
                 raise
-            end = spec.FRAME_HEADER_SIZE + size
-            payload = buffer[spec.FRAME_HEADER_SIZE : end]
-            body_size: int = struct.unpack_from(">Q", payload, 4)[0]
-            return end + spec.FRAME_END_SIZE, frame.Header(channel, body_size, read_properties(payload[12:]))
+            return _read_header(self._frame_buffer)  # type: ignore[attr-defined]
+        if type(value) is frame.Header and _nests_deeper(value.properties.headers, 1 + DEEPEST):
+            return _read_header(self._frame_buffer)  # type: ignore[attr-defined]
+        return consumed, value
+
+
+def _read_header(buffer: bytes) -> tuple[int, frame.Header]:
+    """A whole header frame: its size, and what can be read of it."""
+    _, channel, size = struct.unpack_from(">BHL", buffer)
+    end = spec.FRAME_HEADER_SIZE + size
+    payload = buffer[spec.FRAME_HEADER_SIZE : end]
+    body_size: int = struct.unpack_from(">Q", payload, 4)[0]
+    return end + spec.FRAME_END_SIZE, frame.Header(channel, body_size, read_properties(payload[12:]))
 
 
 def read_properties(encoded: bytes) -> BasicProperties:
@@ -62,7 +74,7 @@ def _read_table(encoded: bytes, offset: int, end: int) -> dict[Any, Any]:
     while offset < end:
         name, offset = decode_short_string(encoded, offset)
         try:
-            table[name], offset = decode_value(encoded, offset)
+            value, after = decode_value(encoded, offset)
         except _UNREADABLE:
             left_out += 1
             kind = encoded[offset : offset + 1]
@@ -72,5 +84,18 @@ def _read_table(encoded: bytes, offset: int, end: int) -> dict[Any, Any]:
                 offset += 5 + int(struct.unpack_from(">I", encoded, offset + 1)[0])
             else:
                 break  # nobody knows where the next one begins
+        else:
+            offset = after
+            if _nests_deeper(value, DEEPEST):
+                left_out += 1
+            else:
+                table[name] = value
     table[HEADERS_LEFT_OUT] = left_out
     return table
+
+
+def _nests_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_nests_deeper(each, levels - 1) for each in inner)

@@ -75,6 +75,22 @@ def test_exit_functions_run_in_the_master(processes: Processes, tmp_path: Path) 
     assert handle.output().count("good bye") == 1
 
 
+def test_manage_py_leaves_in_time_too(processes: Processes, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    text = OFFLINE + "threading.Thread(target=time.sleep, args=(3600,), name='sleeper').start()\n"
+    (tmp_path / "shop" / "receivers.py").write_text(text)
+    (tmp_path / "project.py").write_text("INSTALLED_APPS = ['domain_events.django', 'shop']\n")
+    handle = processes.start(
+        [sys.executable, "-m", "django", "domain_events_supervisor"],
+        env={"DJANGO_SETTINGS_MODULE": "project", "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=tmp_path,
+    )
+    wait_until(lambda: handle.output().count("event=child_consuming") >= 2 or handle.returncode is not None)
+    assert stopped(handle) == 0
+    assert "sleeper" in handle.output()
+
+
 # Signals at the wrong time
 
 
@@ -148,6 +164,17 @@ def _title(pid: int) -> bytes:
     return b""
 
 
+def running_in(session: int) -> list[int]:
+    """What runs in this session, zombies aside (proc(5))."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            state, _, _, sid = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:4]
+            if int(sid) == session and state not in "ZX":
+                found.append(int(entry))
+    return found
+
+
 def fill(pipe: int) -> None:
     os.set_blocking(pipe, False)
     for size in (4096, 1):
@@ -162,6 +189,7 @@ def test_a_stderr_that_nobody_reads_keeps_nobody_from_stopping(tmp_path: Path) -
     with piped(app(tmp_path, OFFLINE), writer, writer) as process:
         children = wait_children(process, 2)
         fill(writer)
+        process.send_signal(signal.SIGHUP)  # each is a line in the log
         process.terminate()
         assert process.wait(20) == 0
         assert [pid for pid in children if os.path.exists(f"/proc/{pid}")] == []
@@ -184,6 +212,20 @@ def test_a_stderr_that_nobody_reads_keeps_no_child_from_being_restarted(tmp_path
     os.close(writer)
 
 
+def test_the_master_writes_its_stacks_without_waiting_for_a_reader(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with piped(app(tmp_path, OFFLINE), writer, writer) as process:
+        wait_children(process, 2)
+        fill(writer)
+        process.send_signal(signal.SIGUSR2)
+        process.terminate()
+        # The children do wait: they are killed at the deadline.
+        assert process.wait(20) in (0, 80)
+        assert running_in(process.pid) == []
+    os.close(reader)
+    os.close(writer)
+
+
 @pytest.mark.parametrize("which", ["stdout", "stderr"])
 @pytest.mark.parametrize("how", ["full disk", "no reader"])
 def test_a_stream_that_takes_nothing_does_not_change_the_exit_code(tmp_path: Path, which: str, how: str) -> None:
@@ -200,6 +242,36 @@ def test_a_stream_that_takes_nothing_does_not_change_the_exit_code(tmp_path: Pat
         assert process.wait(20) == 0
     os.close(good)
     os.close(broken)
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])
+def test_a_check_whose_answer_cannot_be_written_is_no_success(tmp_path: Path, unbuffered: bool) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "app", "--check"],
+            cwd=app(tmp_path, OFFLINE),
+            env=env | ({"PYTHONUNBUFFERED": "1"} if unbuffered else {}),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert done.returncode == 70
+    assert b"No space left" in done.stderr
+
+
+def test_a_check_without_a_stdout_tells_by_its_exit_code_alone(tmp_path: Path) -> None:
+    command = " ".join([*COMMAND, "app", "--check"])
+    done = subprocess.run(f"{command} >&-", shell=True, cwd=app(tmp_path, OFFLINE), timeout=60)
+    assert done.returncode == 0
+
+
+def test_stacks_that_cannot_be_written_down_end_nothing(processes: Processes, tmp_path: Path) -> None:
+    text = OFFLINE + f"import tempfile\ntempfile.tempdir = {str(tmp_path / 'nowhere')!r}\n"
+    handle = started(processes, app(tmp_path, text))
+    handle.send(signal.SIGUSR2)
+    handle.wait_output("no stacks: ")
+    assert stopped(handle) == 0
 
 
 # Handlers that fork
@@ -230,6 +302,26 @@ def process():
     note("ended", sleeper.exitcode)
 
 
+def fork(end):
+    pid = os.fork()
+    if pid:
+        note("fork", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    else:
+        end()
+
+
+def fork_and_exit():
+    fork(lambda: sys.exit(3))
+
+
+def fork_and_return():
+    fork(lambda: None)
+
+
+def fork_and_raise():
+    fork(lambda: 1 / 0)
+
+
 def handle(event):
     globals()[event.data]()
 
@@ -239,8 +331,17 @@ receiver.register(print, os.environ["NAME"] + ".other", os.environ["NAME"] + ".o
 """
 
 
-@pytest.mark.parametrize(("what", "noted"), [("pool", ["sum", 10]), ("process", ["ended", -signal.SIGTERM])])
-def test_a_sigterm_for_what_a_handler_has_forked_is_not_for_the_child(
+@pytest.mark.parametrize(
+    ("what", "noted"),
+    [
+        ("pool", ["sum", 10]),
+        ("process", ["ended", -signal.SIGTERM]),
+        ("fork_and_exit", ["fork", 3]),
+        ("fork_and_return", ["fork", 1]),
+        ("fork_and_raise", ["fork", 1]),
+    ],
+)
+def test_what_a_handler_forks_ends_as_it_should_and_the_child_lives_on(
     processes: Processes, broker: Broker, queues: Queues, unique: str, tmp_path: Path, what: str, noted: list[object]
 ) -> None:
     name = queues.forget_after(f"{unique}forking")
@@ -253,5 +354,6 @@ def test_a_sigterm_for_what_a_handler_has_forked_is_not_for_the_child(
         wait_until(lambda n=n: ledger.exists() and len(ledger.read_text().splitlines()) == n, what=f"{n} handled")  # type: ignore[misc]
     assert [json.loads(line) for line in ledger.read_text().splitlines()] == [noted] * 3
     wait_until(lambda: set(handle.children()) == children, what="the same children")
-    assert "child_exit" not in handle.output()
+    for words in ("child_exit", "crashed", "lost its master"):
+        assert words not in handle.output()
     assert stopped(handle) == 0

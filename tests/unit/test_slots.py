@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -95,6 +96,13 @@ def test_only_consuming_counts_towards_a_stable_run() -> None:
     away = after((10, Waiting("gone")), (500, Consuming()), slot=running())
     assert after((519.9, CRASH), slot=away).state is State.BACKOFF
     assert after((520, CRASH), slot=away).state is State.PENDING
+
+
+def test_a_child_that_never_consumed_was_not_stable_however_short_that_need_be() -> None:
+    slot, _ = step(after((0, Forked(42)), (1, Booted())), CRASH, 100, replace(RULES, stable_after=0))
+    assert (slot.state, slot.due, slot.failures) == (State.BACKOFF, 100.5, 1)
+    slot, _ = step(running(), CRASH, 0.1, replace(RULES, stable_after=0))
+    assert slot.state is State.PENDING
 
 
 def test_a_wrong_configuration_goes_to_the_cap_at_once_even_after_a_stable_run() -> None:

@@ -168,6 +168,10 @@ def test_a_lock_that_was_removed_under_its_holder_is_no_lock(tmp_path: Path) -> 
     Lock(str(path)).close()
 
 
+def test_a_lock_that_takes_no_pid_is_a_lock_all_the_same() -> None:
+    Lock("/dev/full").close()
+
+
 @pytest.mark.parametrize("path", ["/nowhere/lock", "/proc/lock"])
 def test_a_lock_that_cannot_be_made_says_why(path: str) -> None:
     with pytest.raises(LockTaken, match=f"cannot use {path}"):

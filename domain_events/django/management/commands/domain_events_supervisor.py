@@ -16,6 +16,7 @@ from domain_events.supervisor import titles
 from domain_events.supervisor.arguments import add_arguments, read_options
 from domain_events.supervisor.exits import MasterExit
 from domain_events.supervisor.formats import configure
+from domain_events.supervisor.leaving import leave
 from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.starting import start
 
@@ -43,7 +44,10 @@ class Command(BaseCommand):
             # Django's parser leaves with argparse's code for a wrong flag; all others are ours already.
             if end.code == _ARGPARSE_USAGE:
                 sys.exit(MasterExit.USAGE)
+            if isinstance(end.code, int):
+                leave(end.code)
             raise
+        leave(MasterExit.CLEAN)
 
     def handle(self, *args: Any, **given: Any) -> None:
         titles.remember_original()

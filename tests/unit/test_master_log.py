@@ -1,0 +1,93 @@
+"""The master's own log lines, while its sinks are slow or stuck."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from domain_events.supervisor.master_log import MasterLog
+from tests.waiting import wait_until
+
+log = logging.getLogger("domain_events.supervisor")
+deeper = logging.getLogger("domain_events.supervisor.notify")
+
+
+class Sink(logging.Handler):
+    """Keeps what it was given; waits for `open` before each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+        self.open.set()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.open.wait(20)
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """Of the logger above ours, as it would be of the root logger."""
+    above = logging.getLogger("domain_events")
+    level = above.level
+    above.addHandler(sink := Sink())
+    above.setLevel(logging.INFO)
+    yield sink
+    above.removeHandler(sink)
+    above.setLevel(level)
+
+
+def test_lines_arrive_in_order_and_all_of_them_before_the_end(sink: Sink) -> None:
+    with MasterLog():
+        for n in range(100):
+            (log if n % 2 else deeper).info("line %d", n)
+    assert sink.messages == [f"line {n}" for n in range(100)]
+    log.info("after it")
+    assert sink.messages[-1] == "after it"
+
+
+def test_nobody_waits_for_a_stuck_sink_and_what_is_dropped_is_counted(sink: Sink) -> None:
+    with MasterLog(bound=10) as master_log:
+        sink.open.clear()
+        log.info("in the hand of the writer")
+        wait_until(lambda: master_log._handler.queue.empty())
+        for n in range(25):
+            log.info("line %d", n)
+        sink.open.set()
+    dropped = "event=log_records_dropped slot=master n=15"
+    assert sorted(sink.messages) == sorted(
+        ["in the hand of the writer", *(f"line {n}" for n in range(10)), dropped],
+    )
+
+
+def test_a_sink_that_stays_stuck_holds_up_neither_the_end_nor_what_is_logged_after_it(sink: Sink) -> None:
+    sink.open.clear()
+    master_log = MasterLog()
+    with master_log:
+        log.info("stuck")
+        master_log.close(0.1)
+        log.info("would be stuck too")
+    sink.open.set()
+    wait_until(lambda: not _writers())
+    master_log.restore()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_logs_by_its_own_ways(sink: Sink) -> None:
+    with MasterLog() as master_log:
+        pid = os.fork()
+        if not pid:
+            master_log.close()
+            log.info("from the child")
+            os._exit(0 if sink.messages == ["from the child"] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert sink.messages == []
+
+
+def _writers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "log-writer"]
