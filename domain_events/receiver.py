@@ -198,7 +198,7 @@ def _stopped_by_signals(stop: Stop) -> Iterator[None]:
         stop.request()
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    stop.handlers_before = previous
+    stop.handlers_before = {int(number): handler for number, handler in previous.items()}
     wakeup_fd = signal.set_wakeup_fd(stop.wakeup_fd, warn_on_full_buffer=False)
     try:
         yield

@@ -29,7 +29,7 @@ class Stop:
         self._writer.setblocking(False)
         # A plain flag: an Event has a lock, and a signal handler that interrupts its set() would hang.
         self._requested = False
-        self.handlers_before: Mapping[signal.Signals, SignalHandler] = {
+        self.handlers_before: Mapping[int, SignalHandler] = {
             signal.SIGTERM: signal.SIG_DFL,
             signal.SIGQUIT: signal.SIG_DFL,
         }
@@ -101,8 +101,8 @@ _before_fork = threading.local()
 
 def _hold_signals() -> None:
     # One that reached the child before it has forgotten its parent's stop would stop the parent.
-    asking = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
-    _before_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, asking) if len(_stops) else None
+    asking = {number for stop in list(_stops) for number in stop.handlers_before}
+    _before_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, asking) if asking else None
 
 
 def _let_signals_go() -> None:

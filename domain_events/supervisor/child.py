@@ -19,7 +19,7 @@ from domain_events.observers import Observer
 from domain_events.registration import Registration
 from domain_events.stopping import Stop
 from domain_events.supervisor.exits import ChildExit
-from domain_events.supervisor.forks import end_fork, keep_signals_from_forks
+from domain_events.supervisor.forks import end_fork
 from domain_events.supervisor.logs import LogLine
 from domain_events.supervisor.notify import forget_service_manager
 from domain_events.supervisor.reports import Reporter
@@ -149,7 +149,8 @@ class Child:
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGQUIT, self._on_quit)
         signal.signal(ORPHANED_SIGNAL, self._on_orphaned)
-        keep_signals_from_forks({signal.SIGTERM, signal.SIGQUIT, ORPHANED_SIGNAL})
+        # For what a handler forks: a SIGTERM must end it, as multiprocessing expects.
+        self._stop.handlers_before = dict.fromkeys((signal.SIGTERM, signal.SIGQUIT, ORPHANED_SIGNAL), signal.SIG_DFL)
         # Ctrl-C and the end of a terminal go to all of us, but the master decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

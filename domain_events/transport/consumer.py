@@ -29,7 +29,8 @@ from domain_events.transport.connection import Connection
 from domain_events.transport.handover import HandOver
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import channel_problem
-from domain_events.transport.publisher import Publication, Publisher
+from domain_events.transport.publication import Publication
+from domain_events.transport.publisher import Publisher
 from domain_events.transport.subscription import Delivery, Subscription
 from domain_events.transport.topology import SETTLING_TIME, Queue
 

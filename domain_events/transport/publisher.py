@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import random
 import time
@@ -28,6 +27,7 @@ from domain_events.transport.connection import Connection
 from domain_events.transport.declaring import declare_exchange, declare_queue, open_channel
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import channel_problem, is_reproach
+from domain_events.transport.publication import Publication, State
 from domain_events.transport.script import Script, Steps
 from domain_events.transport.topology import Queue
 
@@ -44,57 +44,6 @@ broker's side of a channel hangs (seen with RabbitMQ 3.10.8 and a queue that a c
 MOST_PATIENCE = 600.0
 """Seconds. The silence that is borne doubles each time that it came to nothing: a queue without a majority of its
 nodes confirms nothing either, and what is sent to it again and again arrives as often in the end."""
-
-
-class State(enum.Enum):
-    WAITING = "waiting"  # not given to the broker, or to a connection that is lost since
-    IN_FLIGHT = "in flight"  # given to the broker, no confirm yet
-    DONE = "done"
-
-
-class Publication:
-    """One message on its way. `done` is called once, in the I/O thread: None when confirmed, else the reason."""
-
-    __slots__ = (
-        "body",
-        "done",
-        "ever_sent",
-        "exchange",
-        "mandatory",
-        "needs",
-        "properties",
-        "returned",
-        "routing_key",
-        "state",
-    )
-
-    def __init__(
-        self,
-        *,
-        exchange: str,
-        routing_key: str,
-        properties: BasicProperties,
-        body: bytes,
-        mandatory: bool,
-        done: Callable[[BrokerError | None], None],
-        needs: Queue | None = None,
-    ) -> None:
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.properties = properties
-        self.body = body
-        self.mandatory = mandatory
-        self.done = done
-        self.needs = needs
-        """A queue that is declared before, once for each connection."""
-        self.state = State.WAITING
-        self.ever_sent = False
-        self.returned = False
-
-    def finish(self, error: BrokerError | None) -> None:
-        if self.state is not State.DONE:
-            self.state = State.DONE
-            self.done(error)
 
 
 class Publisher:

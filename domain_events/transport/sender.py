@@ -17,7 +17,8 @@ from pika import BasicProperties
 from domain_events.errors import BrokerError, ConnectionFailed, SendError, SendTimeout
 from domain_events.settings import Broker
 from domain_events.transport.io_thread import IOThread
-from domain_events.transport.publisher import Publication, Publisher, State
+from domain_events.transport.publication import Publication, State
+from domain_events.transport.publisher import Publisher
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pika.connection import Connection as AnyConnection
 
 from domain_events.registration import Registration
 from domain_events.transport.declaring import declare_receiver, open_channel
-from domain_events.transport.publisher import Publication
+from domain_events.transport.publication import Publication
 from domain_events.transport.script import Script, Steps
 from domain_events.transport.unsettled import Unsettled
 

@@ -24,7 +24,8 @@ from domain_events import (
 )
 from domain_events.settings import configured_brokers
 from domain_events.transport.io_thread import IOThread
-from domain_events.transport.publisher import Publication, Publisher
+from domain_events.transport.publication import Publication
+from domain_events.transport.publisher import Publisher
 from domain_events.transport.tolerance import HEADERS_LEFT_OUT
 from domain_events.transport.topology import Queue
 from tests.brokers import Broker, Queues

@@ -12,7 +12,8 @@ import pytest
 from domain_events import BrokerError
 from domain_events.settings import configured_brokers
 from domain_events.transport.io_thread import IOThread
-from domain_events.transport.publisher import Publication, Publisher
+from domain_events.transport.publication import Publication
+from domain_events.transport.publisher import Publisher
 from domain_events.transport.topology import Queue
 from tests.brokers import Broker, Queues
 from tests.relay import Relay, relay
