@@ -7,12 +7,15 @@ delivered to, again and again.
 
 from __future__ import annotations
 
+import logging
 import struct
 from typing import Any
 
 import pika
 from pika import BasicProperties, exceptions, frame, spec
 from pika.data import decode_short_string, decode_value
+
+logger = logging.getLogger(__name__)
 
 HEADERS_LEFT_OUT = "domain-events-headers-left-out"
 
@@ -27,6 +30,16 @@ _WITH_LENGTH = b"FASx"
 
 class TolerantConnection(pika.SelectConnection):
     """Leaves out the headers that pika cannot read, and counts them in a header of ours."""
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        try:
+            super()._on_data_available(data_in)  # type: ignore[misc]
+        except exceptions.AMQPError:
+            raise
+        except Exception:
+            # pika takes it for the end of the connection, and only that would be seen: as an outage of the broker.
+            logger.exception("an error of this library costs the connection")
+            raise
 
     def _read_frame(self) -> tuple[int, Any]:
         try:

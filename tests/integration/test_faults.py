@@ -23,6 +23,8 @@ from domain_events import (
     Unroutable,
 )
 from domain_events.settings import configured_brokers
+from domain_events.stopping import Stop
+from domain_events.transport.consumer import Consumer
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.publication import Publication
 from domain_events.transport.publisher import Publisher
@@ -330,3 +332,39 @@ def test_a_returned_copy_is_not_taken_for_an_earlier_one_that_waits_for_its_conf
     copies.wait(2)
     assert isinstance(copies.said["returned"], Unroutable)
     copies.close()
+
+
+class FailsOnce:
+    """A listener whose first call fails, as an error of ours in any callback of pika would."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def consuming(self) -> None:
+        self.times += 1
+        if self.times == 1:
+            raise NameError("oops")
+
+    def disconnected(self, reason: str) -> None:
+        pass
+
+
+def test_an_error_of_ours_is_no_outage_of_the_broker_in_the_log(
+    broker: Broker, queues: Queues, unique: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = Receiver(broker.url)
+    receiver.register(Seen(), queues.forget_after(unique + "r"), [unique + "key"])
+    listener, stop = FailsOnce(), Stop()
+    brokers = configured_brokers(broker.url, "consumer")
+    assert brokers is not None
+    consumer = Consumer(receiver.registrations, brokers, stop=stop, listener=listener)
+    consumer.start()
+    wait_until(lambda: listener.times == 2, 20, "it comes back")
+    stop.request()
+    assert consumer.take() is None
+    consumer.close()
+    stop.close()
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.message == "an error of this library costs the connection"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is NameError
