@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from domain_events.errors import ConfigurationError
 from domain_events.registration import Registration
 from domain_events.supervisor import titles
-from domain_events.supervisor.arguments import add_arguments, read_options
+from domain_events.supervisor.arguments import add_arguments, is_logging_given, read_modules, read_options
 from domain_events.supervisor.discovery import discover
 from domain_events.supervisor.exits import MasterExit
 from domain_events.supervisor.formats import configure
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _occupy_standard_descriptors()
     parser = _parser()
     arguments = parser.parse_args(argv)
-    modules: list[str] = arguments.modules or os.environ.get("DOMAIN_EVENTS_MODULES", "").replace(",", " ").split()
+    modules = read_modules(vars(arguments), os.environ)
     if not modules:
         parser.error("give at least one module, as app.receivers, or set DOMAIN_EVENTS_MODULES")
     try:
@@ -89,8 +89,7 @@ def _load(modules: Sequence[str], configure_again: Callable[[], None]) -> Sequen
 
 def _configure_again(options: Options, given: Mapping[str, Any]) -> None:
     """LOGGING in Django's settings has taken the root logger over. That is right unless we were asked otherwise."""
-    names = ("log_level", "log_format")
-    if any(given[name] is not None or os.environ.get(f"DOMAIN_EVENTS_{name.upper()}") for name in names):
+    if is_logging_given(given, os.environ):
         configure(options.log_level, options.log_format)
 
 

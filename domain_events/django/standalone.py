@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import traceback
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from django.apps import apps
 from domain_events.django.discovery import load_receivers
 from domain_events.errors import ConfigurationError
 from domain_events.registration import Registration
+from domain_events.supervisor.discovery import look_in_current_directory
 
 _FRAMES = 3  # of a traceback, the innermost
 
@@ -23,9 +23,7 @@ def load(names: Sequence[str]) -> tuple[Registration, ...]:
 
     Raises ConfigurationError.
     """
-    cwd = os.getcwd()
-    if cwd not in sys.path and "" not in sys.path:
-        sys.path.insert(0, cwd)
+    look_in_current_directory()
     if not apps.ready:
         _set_up()
     return load_receivers(names)

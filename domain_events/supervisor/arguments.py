@@ -161,6 +161,17 @@ def read_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> Option
     return Options(**values)
 
 
+def read_modules(given: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """The modules named by the arguments, else by DOMAIN_EVENTS_MODULES, separated by spaces or commas."""
+    return given["modules"] or environ.get("DOMAIN_EVENTS_MODULES", "").replace(",", " ").split()
+
+
+def is_logging_given(given: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
+    """Whether somebody has asked for a level or a format of the log; then an application's LOGGING gives way."""
+    names = ("log_level", "log_format")
+    return any(given.get(name) is not None or environ.get(f"DOMAIN_EVENTS_{name.upper()}") for name in names)
+
+
 def _parsed(parse: Callable[[str], object], source: str, text: str) -> object:
     try:
         return parse(text)

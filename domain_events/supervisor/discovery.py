@@ -23,13 +23,18 @@ def discover(names: Sequence[str]) -> tuple[Registration, ...]:
 
     Raises ConfigurationError: a module cannot be imported, there is no receiver, or a name is there twice.
     """
-    cwd = os.getcwd()
-    if cwd not in sys.path and "" not in sys.path:
-        sys.path.insert(0, cwd)
+    look_in_current_directory()
     modules: list[ModuleType] = []
     for name in names:
         modules += _with_submodules(_imported(name))
     return registrations_in(modules)
+
+
+def look_in_current_directory() -> None:
+    """Let modules be imported from there, as `python -m` does."""
+    cwd = os.getcwd()
+    if cwd not in sys.path and "" not in sys.path:
+        sys.path.insert(0, cwd)
 
 
 def registrations_in(modules: Iterable[ModuleType]) -> tuple[Registration, ...]:

@@ -112,9 +112,7 @@ class Subscription:
         yield lambda done: channel.basic_qos(prefetch_count=self.prefetch, callback=done)
         channel.add_on_cancel_callback(lambda _frame: cancelled())
         self.channel = channel
-        frame: Any = yield lambda done: channel.basic_consume(
-            self.registration.name, partial(self._on_message), callback=done
-        )
+        frame: Any = yield lambda done: channel.basic_consume(self.registration.name, self._on_message, callback=done)
         return str(frame.method.consumer_tag)
 
     def _on_message(self, channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:

@@ -12,8 +12,8 @@ import pytest
 from domain_events.errors import InvalidName
 from domain_events.events import DomainEvent
 from domain_events.policy import Backoff, Policy
-from domain_events.registration import LARGEST_PREFETCH, Registration, make_registration
-from domain_events.settings import DEFAULT
+from domain_events.registration import LARGEST_PREFETCH, Registration
+from tests.registrations import register
 
 
 def handle(event: DomainEvent) -> None:
@@ -45,29 +45,10 @@ class AsyncHandler:
         """Would do nothing when called."""
 
 
-def register(
-    handler: Any = handle, name: Any = "printer", binding_keys: Any = ("user.*",), **given: Any
-) -> Registration:
-    """With what `Receiver.register` passes when the user says nothing."""
-    options: dict[str, Any] = {
-        "dead_letter": True,
-        "durable": True,
-        "max_retries": 0,
-        "retry_on": (),
-        "backoff": Backoff(),
-        "timeout": None,
-        "processes": 1,
-        "prefetch": None,
-        "queue_type": "quorum",
-        "exchange": "domain-events",
-        "connection_settings": DEFAULT,
-    }
-    return make_registration(handler, name, binding_keys, **(options | given))
-
-
 def test_a_registration_holds_what_was_given():
     backoff = Backoff(first=1.0)
     registration = register(
+        handle,
         binding_keys=["user.*", "order.#"],
         dead_letter=False,
         durable=False,

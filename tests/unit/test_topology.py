@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domain_events.policy import LONGEST_DELAY, Backoff
-from domain_events.registration import Registration, make_registration
-from domain_events.settings import DEFAULT
 from domain_events.transport.topology import (
     dead_letter_queue,
     dead_letter_queue_name,
@@ -18,27 +14,11 @@ from domain_events.transport.topology import (
     retry_delay,
     retry_queue,
 )
-
-
-def registration(**options: Any) -> Registration:
-    defaults: dict[str, Any] = {
-        "dead_letter": True,
-        "durable": True,
-        "max_retries": 0,
-        "retry_on": (),
-        "backoff": Backoff(),
-        "timeout": None,
-        "processes": 1,
-        "prefetch": None,
-        "queue_type": "quorum",
-        "exchange": "domain-events",
-        "connection_settings": DEFAULT,
-    }
-    return make_registration(lambda _event: None, "printer", ["user.*"], **{**defaults, **options})
+from tests.registrations import register
 
 
 def test_the_main_queue_is_a_quorum_queue_whose_safety_net_is_the_dead_letter_queue() -> None:
-    queue = main_queue(registration())
+    queue = main_queue(register())
     assert queue.name == "printer"
     assert queue.arguments == {
         "x-queue-type": "quorum",
@@ -51,12 +31,12 @@ def test_the_main_queue_is_a_quorum_queue_whose_safety_net_is_the_dead_letter_qu
 
 
 def test_a_classic_main_queue_has_no_other_arguments() -> None:
-    assert main_queue(registration(queue_type="classic")).arguments == {"x-queue-type": "classic"}
+    assert main_queue(register(queue_type="classic")).arguments == {"x-queue-type": "classic"}
 
 
 @pytest.mark.parametrize("queue_type", ["quorum", "classic"])
 def test_a_passing_queue_is_classic_and_expires_whatever_type_was_asked_for(queue_type: str) -> None:
-    queue = main_queue(registration(durable=False, queue_type=queue_type))
+    queue = main_queue(register(durable=False, queue_type=queue_type))
     assert queue.arguments == {"x-queue-type": "classic", "x-expires": 60_000}
 
 

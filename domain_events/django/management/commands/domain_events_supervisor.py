@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from domain_events.django.discovery import ALL_APPS, load_receivers
 from domain_events.supervisor import titles
-from domain_events.supervisor.arguments import add_arguments, read_options
+from domain_events.supervisor.arguments import add_arguments, is_logging_given, read_modules, read_options
 from domain_events.supervisor.exits import MasterExit
 from domain_events.supervisor.formats import configure
 from domain_events.supervisor.leaving import leave
@@ -51,7 +51,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **given: Any) -> None:
         titles.remember_original()
-        modules: list[str] = given["modules"] or os.environ.get("DOMAIN_EVENTS_MODULES", "").split()
+        modules = read_modules(given, os.environ)
         try:
             options = read_options(given, os.environ)
         except UsageError as error:
@@ -69,9 +69,5 @@ class Command(BaseCommand):
 
 def _configure_logging(options: Options, given: dict[str, Any]) -> None:
     """As the command line tool does, unless LOGGING in the settings has something for the root logger to do."""
-    is_asked = any(
-        given.get(name) is not None or os.environ.get(f"DOMAIN_EVENTS_{name.upper()}")
-        for name in ("log_level", "log_format")
-    )
-    if is_asked or not logging.root.handlers:
+    if is_logging_given(given, os.environ) or not logging.root.handlers:
         configure(options.log_level, options.log_format)
