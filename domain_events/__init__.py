@@ -17,6 +17,7 @@ from domain_events.errors import (
     UnsendableData,
 )
 from domain_events.events import DomainEvent
+from domain_events.lifecycle import HookFailed, before_fork, child_started, child_stopping
 from domain_events.observers import NullObserver, Observer
 from domain_events.policy import Backoff, DeadLetter, Retry
 from domain_events.receiver import Receiver
@@ -35,6 +36,7 @@ __all__ = [
     "DomainEvent",
     "DomainEventError",
     "EventTooLarge",
+    "HookFailed",
     "InvalidName",
     "MalformedEvent",
     "NullObserver",
@@ -49,6 +51,9 @@ __all__ = [
     "Unroutable",
     "UnsendableData",
     "__version__",
+    "before_fork",
+    "child_started",
+    "child_stopping",
     "send_domain_event",
     "send_domain_events",
 ]

@@ -108,14 +108,19 @@ class SetAside:
 Outcome: TypeAlias = Handled | RetryLater | SetAside
 
 
-def decide(error: BaseException | None, *, retries: int, policy: Policy, spread: float = 0.5) -> Outcome:
-    """The outcome of a handler that raised `error`, or returned (`None`), on its `retries`-th retry."""
+def decide(
+    error: BaseException | None, *, retries: int, policy: Policy, spread: float = 0.5, reason: str | None = None
+) -> Outcome:
+    """The outcome of a handler that raised `error`, or returned (`None`), on its `retries`-th retry.
+
+    `reason`: why it failed, when the class of the error does not say it all.
+    """
     if error is None:
         return Handled()
     if isinstance(error, DeadLetter):
         return SetAside(reason=" ".join(error.reason.split()) or "the handler gave no reason")
     if not isinstance(error, (Retry, *policy.retry_on)):
-        return SetAside(reason=f"the handler raised {type(error).__name__}")
+        return SetAside(reason=reason or f"the handler raised {type(error).__name__}")
     if retries >= policy.max_retries:
         return SetAside(reason=f"still failing after {retries} of {policy.max_retries} retries")
     asked = error.delay if isinstance(error, Retry) else None

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TypeVar
 
 from domain_events.handling import consume
+from domain_events.lifecycle import application
 from domain_events.names import check_exchange_name
 from domain_events.policy import Backoff
 from domain_events.registration import Handler, QueueType, Registration, make_registration
@@ -60,8 +61,14 @@ class Receiver:
         processes: int = 1,
         prefetch: int | None = None,
         queue_type: QueueType = "quorum",
+        threads: int = 1,
+        concurrency: int | None = None,
+        single_active: bool = False,
     ) -> None:
         """Call `handler(event)` for every event that one of `binding_keys` matches.
+
+        A plain handler runs in the main thread, one event after the other. An `async def` handler runs in one event
+        loop for each process, many events at a time.
 
         name: of the receiver, and of its queue; unique in a process and, for what must not share its events, in the
             whole system. Receivers of the same name share the events of one queue.
@@ -71,11 +78,17 @@ class Receiver:
         max_retries: how often an event is retried before it is given up.
         retry_on: errors of the handler that are treated as `raise Retry()`.
         backoff: the delays of retries that do not ask for one of their own.
-        timeout: seconds that the supervisor is to let the handler run for one event; None: for ever. Checked and kept,
-            not enforced yet: this version does not end hung handlers.
+        timeout: seconds that the handler may take for one event; None: for ever. A coroutine is cancelled then, and
+            has failed with TimeoutError; of any other handler the supervisor ends the process.
         processes: how many children the supervisor starts for it.
-        prefetch: how many events a child takes at a time; None: a measured default.
+        prefetch: how many events a process takes at a time; None: a measured default. Not less than `threads` or
+            `concurrency`.
         queue_type: "quorum" (replicated) or "classic"; an existing queue keeps its type.
+        threads: more than 1: the handler is called in so many threads of each process, and must be fit for that.
+        concurrency: of an `async def` handler: how many events a process has in hand at a time; None: 10.
+        single_active: of several processes only one gets events; another takes over when it is gone. So events are
+            handled in the order of the queue, but for retries and redeliveries, as long as `threads` or `concurrency`
+            is 1. The queue has the argument x-single-active-consumer, which an existing queue cannot get or lose.
 
         Raises ValueError (also when the name is taken) or TypeError for what cannot be.
         """
@@ -94,6 +107,9 @@ class Receiver:
             queue_type=queue_type,
             exchange=self._exchange,
             connection_settings=self._settings,
+            threads=threads,
+            concurrency=concurrency,
+            single_active=single_active,
         )
         if name in _names:
             raise ValueError(f"a receiver named {name!r} is registered already; names are unique, they name the queue")
@@ -114,6 +130,9 @@ class Receiver:
         processes: int = 1,
         prefetch: int | None = None,
         queue_type: QueueType = "quorum",
+        threads: int = 1,
+        concurrency: int | None = None,
+        single_active: bool = False,
     ) -> Callable[[H], H]:
         """`register` as a decorator; the function stays what it was."""
 
@@ -131,6 +150,9 @@ class Receiver:
                 processes=processes,
                 prefetch=prefetch,
                 queue_type=queue_type,
+                threads=threads,
+                concurrency=concurrency,
+                single_active=single_active,
             )
             return handler
 
@@ -148,10 +170,13 @@ class Receiver:
             declare_topology(self._registrations, brokers, timeout)
 
     def start_consuming(self, timeout: float | None = None) -> None:
-        """Run all registered handlers in this thread, until `stop_consuming`, or for `timeout` seconds.
+        """Run all registered handlers until `stop_consuming`, or for `timeout` seconds.
 
+        In this thread; those with `threads=` and `async def` in threads of their own, which have ended when it returns.
         In the main thread SIGINT and SIGTERM stop it cleanly: what is in hand is finished and settled. A second SIGINT
         ends the process at once. Offline it returns at once.
+
+        Hooks of `child_started` are called before and those of `child_stopping` after it, in this thread.
         """
         if not self._registrations:
             raise ValueError("nothing is registered: call register() before start_consuming()")
@@ -163,7 +188,7 @@ class Receiver:
         stop = Stop()
         self._stop = stop
         try:
-            with _stopped_by_signals(stop):
+            with _stopped_by_signals(stop), application.consuming():
                 consume(self._registrations, stop=stop, timeout=timeout)
         finally:
             self._stop = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
@@ -16,8 +17,12 @@ from domain_events.settings import ConnectionSettings
 Handler: TypeAlias = Callable[[DomainEvent], Any]
 QueueType: TypeAlias = Literal["quorum", "classic"]
 
-LARGEST_PREFETCH = 2000
-"""RabbitMQ refuses a larger global prefetch on quorum queues, and nobody needs one."""
+LARGEST_PREFETCH = 10_000
+"""As many coroutines as may be in hand. RabbitMQ's own limit is 65535."""
+
+MOST_THREADS = 1000
+MOST_COROUTINES = 10_000
+DEFAULT_COROUTINES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,11 @@ class Registration:
     queue_type: QueueType
     exchange: str
     connection_settings: ConnectionSettings
+    is_async: bool = False
+    """The handler is a coroutine function."""
+    concurrency: int = 1
+    """How many events a process may have in hand at once: in threads, or as coroutines when it `is_async`."""
+    single_active: bool = False
 
     @property
     def handler_name(self) -> str:
@@ -61,15 +71,18 @@ def make_registration(
     queue_type: QueueType,
     exchange: str,
     connection_settings: ConnectionSettings,
+    threads: int = 1,
+    concurrency: int | None = None,
+    single_active: bool = False,
 ) -> Registration:
     """Check what can be checked without a broker. Raises ValueError or TypeError, naming the culprit."""
     check_receiver_name(name)
     where = f"receiver {name!r}"
     if not callable(handler):
         raise TypeError(f"{where}: the handler must be callable, not {type(handler).__name__}")
-    if any(map(_is_lazy, (handler, type(handler).__call__))):
+    if _is(handler, inspect.isgeneratorfunction) or _is(handler, inspect.isasyncgenfunction):
         # Calling it would do nothing, and every event would count as handled.
-        raise TypeError(f"{where}: the handler must do its work when called; wrap a coroutine in asyncio.run()")
+        raise TypeError(f"{where}: the handler must do its work when called; a generator does nothing")
     if not isinstance(binding_keys, Iterable):
         raise TypeError(f"{where}: binding_keys must be a list of strings, not {type(binding_keys).__name__}")
     keys = (binding_keys,) if isinstance(binding_keys, str) else tuple(binding_keys)
@@ -92,6 +105,14 @@ def make_registration(
             raise TypeError(f"{where}: timeout={timeout!r} must be a number of seconds, or None")
         if not 0 < timeout < math.inf:
             raise ValueError(f"{where}: timeout={timeout!r} must be a number of seconds above 0, or None")
+    is_async = _is(handler, inspect.iscoroutinefunction)
+    at_once = _at_once(where, is_async, threads, concurrency)
+    if prefetch is not None and _whole_number(where, "prefetch", prefetch, 1, LARGEST_PREFETCH) < at_once:
+        what = "concurrency" if is_async else "threads"
+        raise ValueError(
+            f"{where}: prefetch={prefetch} is less than {what}={at_once}, so that some would never have an event; "
+            f"ask for at least as many"
+        )
     return Registration(
         name=name,
         binding_keys=tuple(dict.fromkeys(keys)),
@@ -105,19 +126,36 @@ def make_registration(
         durable=bool(durable),
         timeout=timeout,
         processes=_whole_number(where, "processes", processes, 1, 1000),
-        prefetch=None if prefetch is None else _whole_number(where, "prefetch", prefetch, 1, LARGEST_PREFETCH),
+        prefetch=prefetch,
         queue_type=queue_type,
         exchange=exchange,
         connection_settings=connection_settings,
+        is_async=is_async,
+        concurrency=at_once,
+        single_active=bool(single_active),
     )
 
 
-def _is_lazy(function: object) -> bool:
-    return (
-        inspect.iscoroutinefunction(function)
-        or inspect.isasyncgenfunction(function)
-        or inspect.isgeneratorfunction(function)
-    )
+def _is(handler: object, kind: Callable[[object], bool]) -> bool:
+    """Whether that is what a call of `handler` runs: it may be an object with `__call__`, or a partial of either."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return kind(handler) or kind(type(handler).__call__)
+
+
+def _at_once(where: str, is_async: bool, threads: int, concurrency: int | None) -> int:
+    threads = _whole_number(where, "threads", threads, 1, MOST_THREADS)
+    if is_async:
+        if threads > 1:
+            raise ValueError(f"{where}: threads={threads} is for plain handlers; for `async def` it is concurrency=")
+        if concurrency is None:
+            return DEFAULT_COROUTINES
+        return _whole_number(where, "concurrency", concurrency, 1, MOST_COROUTINES)
+    if concurrency is not None:
+        raise ValueError(
+            f"{where}: concurrency={concurrency!r} is for `async def` handlers; for plain ones it is threads="
+        )
+    return threads
 
 
 def _whole_number(where: str, what: str, value: int, least: int, most: int) -> int:

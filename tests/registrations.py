@@ -28,6 +28,9 @@ def register(
         "processes": 1,
         "prefetch": None,
         "queue_type": "quorum",
+        "threads": 1,
+        "concurrency": None,
+        "single_active": False,
         "exchange": "domain-events",
         "connection_settings": DEFAULT,
     }

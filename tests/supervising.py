@@ -17,20 +17,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from domain_events.errors import ConfigurationError
 from domain_events.events import DomainEvent
 from domain_events.observers import Observer
-from domain_events.policy import Backoff
-from domain_events.registration import Registration, make_registration
+from domain_events.oversight import Oversight
+from domain_events.registration import Registration
 from domain_events.stopping import Stop
+from domain_events.supervisor import launch
 from domain_events.supervisor.arguments import add_arguments, read_options
 from domain_events.supervisor.formats import configure
+from domain_events.supervisor.loading import channel_to_master, serve
 from domain_events.supervisor.lock import Lock
 from domain_events.supervisor.master import run
 from domain_events.supervisor.selection import select as select_receivers
 from tests.processes import Handle, Processes
+from tests.registrations import register
 from tests.waiting import wait_until
 
 Line = dict[str, Any]
@@ -90,23 +94,30 @@ class Supervised:
 
 
 def main() -> int:
+    launch.remember()
     parser = argparse.ArgumentParser()
     parser.add_argument("receivers")
     add_arguments(parser)
     arguments = parser.parse_args()
     options = read_options(vars(arguments), os.environ)
     configure(options.log_level, options.log_format)
-    registrations = [registered(*pair.split("=", 1)) for pair in arguments.receivers.split()]
+
+    def load() -> tuple[Registration, ...]:
+        return select_receivers([registered(pair) for pair in _pairs(arguments.receivers)], options)
+
+    channel = channel_to_master(os.environ)
+    if channel is not None:
+        return serve(channel, load, consume=consume, boot=boot, title="tests")
     lock = Lock(options.lock) if options.lock else None
+    registrations = load()
     limit()
-    return run(
-        select_receivers(registrations, options),
-        options,
-        consume=consume,
-        boot=boot,
-        title=BadTitle() if os.environ.get("TEST_ERROR") else "tests",
-        lock=lock,
-    )
+    title = BadTitle() if os.environ.get("TEST_ERROR") else "tests"
+    return run(registrations, options, consume=consume, boot=boot, title=title, lock=lock)
+
+
+def _pairs(text: str) -> list[str]:
+    """`@FILE` stands for what is in the file: it can change before a reload."""
+    return (Path(text[1:]).read_text() if text.startswith("@") else text).split()
 
 
 class BadTitle(str):
@@ -134,23 +145,14 @@ def limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
 
 
-def registered(name: str, behaviour: str) -> Registration:
-    return make_registration(
-        print,
-        name,
-        [behaviour],
-        dead_letter=True,
-        durable=True,
-        max_retries=0,
-        retry_on=(),
-        backoff=Backoff(),
-        timeout=None,
-        processes=1,
-        prefetch=None,
-        queue_type="quorum",
-        exchange="domain-events",
-        connection_settings=None,
-    )
+def registered(pair: str) -> Registration:
+    """`printer=steady`, or with more for the registration: `printer=steady:timeout=1.5:processes=2`."""
+    if pair == "broken":
+        raise ConfigurationError("this code is broken")
+    name, _, rest = pair.partition("=")
+    behaviour, *given = rest.split(":")
+    options = {key: json.loads(value) for key, value in (text.split("=", 1) for text in given)}
+    return register(print, name, [behaviour], connection_settings=None, **options)
 
 
 def boot() -> None:
@@ -170,66 +172,66 @@ def consume(
     *,
     stop: Stop,
     observer: Observer,
-    forced: Callable[[bool], None],
+    oversight: Oversight,
 ) -> None:
     [registration] = registrations
-    BEHAVIOURS[registration.binding_keys[0].replace("-", "_")](stop, observer, forced)
+    BEHAVIOURS[registration.binding_keys[0].replace("-", "_")](stop, observer, oversight)
 
 
-def steady(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def steady(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     observer.consuming()
-    _watch(stop, forced)
+    _watch(stop, oversight.forced)
 
 
-def waiting(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def waiting(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     observer.disconnected("nobody\nhome")
-    _watch(stop, forced)
+    _watch(stop, oversight.forced)
 
 
-def crash(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def crash(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     raise RuntimeError("crashed as asked")
 
 
-def crash_later(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def crash_later(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     observer.consuming()
     time.sleep(0.3)
     raise RuntimeError("crashed as asked")
 
 
-def exit_three(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def exit_three(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     os._exit(3)
 
 
-def give_in(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def give_in(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     """Returns though nobody has asked."""
 
 
-def misconfigured(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def misconfigured(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     raise ConfigurationError("the queue has other arguments")
 
 
-def dies_with_event(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def dies_with_event(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     observer.consuming()
     observer.started("r", DomainEvent("user.disabled", {}, uuid_string="in-hand-1"))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def busy(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def busy(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     """A handler that takes two seconds in C code, with the signals read by another thread."""
-    _begin(stop, observer, forced)
+    event = _begin(stop, observer, oversight)
     time.sleep(2.0)
-    observer.handled("r", DomainEvent("user.disabled", {}), 2.0)
+    observer.handled("r", event, 2.0)
     _watch(stop, None)
 
 
-def endless(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def endless(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     """A handler that never returns; the other thread leaves when it is told to."""
-    _begin(stop, observer, forced)
+    _begin(stop, observer, oversight)
     while True:
         time.sleep(0.01)
 
 
-def deaf(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def deaf(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     """Nothing but SIGKILL ends it."""
     observer.consuming()
     observer.started("r", DomainEvent("user.disabled", {}, uuid_string="in-hand-1"))
@@ -237,32 +239,34 @@ def deaf(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None
         time.sleep(0.01)
 
 
-def descriptors(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def descriptors(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     """Says what is open here."""
     found = {}
     for name in sorted(os.listdir("/proc/self/fd"), key=int):
         with contextlib.suppress(FileNotFoundError):  # that of listdir itself
             found[name] = os.readlink(f"/proc/self/fd/{name}")
     _say(descriptors=found)
-    steady(stop, observer, forced)
+    steady(stop, observer, oversight)
 
 
-def environment(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def environment(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     _say(environment=sorted(os.environ))
-    steady(stop, observer, forced)
+    steady(stop, observer, oversight)
 
 
-def dice(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def dice(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     import random
 
     _say(dice=random.random())
-    steady(stop, observer, forced)
+    steady(stop, observer, oversight)
 
 
-def _begin(stop: Stop, observer: Observer, forced: Callable[[bool], None]) -> None:
+def _begin(stop: Stop, observer: Observer, oversight: Oversight) -> DomainEvent:
     observer.consuming()
-    observer.started("r", DomainEvent("user.disabled", {}, uuid_string="in-hand-1"))
-    threading.Thread(target=_watch, args=(stop, lambda _: forced(True), True), daemon=True).start()
+    event = DomainEvent("user.disabled", {}, uuid_string="in-hand-1")
+    observer.started("r", event)
+    threading.Thread(target=_watch, args=(stop, lambda _: oversight.forced(True), True), daemon=True).start()
+    return event
 
 
 def _watch(stop: Stop, forced: Callable[[bool], None] | None, for_ever: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The Django app: from now on Django's settings say where the broker is."""
+"""The Django app: from now on Django's settings say where the broker is, and events find its database connections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import register
 
+from domain_events.lifecycle import before_fork
 from domain_events.settings import NOT_SET, add_source
+from domain_events.surroundings import surround
 
 
 class DomainEventsConfig(AppConfig):
@@ -22,10 +24,12 @@ class DomainEventsConfig(AppConfig):
         add_source(django_setting)
 
     def ready(self) -> None:
-        from domain_events.django import checks
+        from domain_events.django import checks, connections
 
         register(checks.check_brokers)
         register(checks.check_receivers)
+        before_fork(connections.close_connections)
+        surround(connections.SURROUNDINGS)
 
 
 def django_setting(name: str) -> object:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from typing import Any
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import close_old_connections, connections, reset_queries
 
-from domain_events.events import DomainEvent
-from domain_events.registration import Handler
+from domain_events.surroundings import Surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -24,23 +25,36 @@ def close_connections() -> None:
             close_pool()
 
 
-def with_fresh_connections(handler: Handler) -> Handler:
-    """`handler`, with what Django does at the start and at the end of a request around each event.
+@contextmanager
+def around_call() -> Iterator[None]:
+    """What Django does at the start and at the end of a request.
 
     It closes what is older than CONN_MAX_AGE or was left broken, and forgets the queries that DEBUG collects.
     """
-
-    @functools.wraps(handler)
-    def handle(event: DomainEvent) -> Any:
-        _tidy()
-        try:
-            return handler(event)
-        finally:
+    process = os.getpid()
+    _tidy()
+    try:
+        yield
+    finally:
+        # What a handler forked shares the connection, and a goodbye would end it here.
+        if os.getpid() == process:
             _tidy()
 
-    # What wraps() cannot take over from an object that is called. `--check` and logs show this name.
-    handle.__qualname__ = getattr(handler, "__qualname__", type(handler).__qualname__)
-    return handle
+
+@asynccontextmanager
+async def around_coroutine() -> AsyncIterator[None]:
+    """What Django does around a request that it serves with ASGI.
+
+    Its async ORM works in a thread. Each event has one of its own, as each request has: otherwise the end of one event
+    would close the connection that another one is in the middle of using.
+    """
+    process = os.getpid()
+    async with ThreadSensitiveContext():
+        try:
+            yield
+        finally:
+            if os.getpid() == process:
+                await sync_to_async(_close_all)()
 
 
 def _tidy() -> None:
@@ -50,3 +64,14 @@ def _tidy() -> None:
     except Exception:
         # Database drivers are not ours. The event may well have been handled: it must not fail for this.
         logger.warning("old database connections could not be closed", exc_info=True)
+
+
+def _close_all() -> None:
+    try:
+        connections.close_all()
+    except Exception:
+        # As above.
+        logger.warning("database connections could not be closed", exc_info=True)
+
+
+SURROUNDINGS = Surroundings(plain=around_call, asynchronous=around_coroutine, thread_ends=_close_all)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
-from domain_events.django.connections import close_connections, with_fresh_connections
 from domain_events.errors import ConfigurationError
 from domain_events.registration import Registration
 from domain_events.supervisor.discovery import discover
@@ -18,20 +16,14 @@ ALL_APPS = "domain_events.django"
 
 
 def load_receivers(names: Sequence[str]) -> tuple[Registration, ...]:
-    """Import the modules, and take their receivers, ready to be forked.
-
-    Their handlers get database connections as a request does, and no connection is open afterwards: two processes
-    cannot share one. Raises ConfigurationError, as when a module cannot be imported.
-    """
+    """Import the modules, and take their receivers. Raises ConfigurationError, as when a module cannot be imported."""
     modules = list(dict.fromkeys(_expanded(names)))
     if not modules:
         raise ConfigurationError(
             "no installed app has a receivers.py; write one in an app of INSTALLED_APPS, with a global "
             "`receiver = Receiver()`, or name a module on the command line"
         )
-    registrations = discover(modules)
-    close_connections()
-    return tuple(replace(found, handler=with_fresh_connections(found.handler)) for found in registrations)
+    return discover(modules)
 
 
 def receiver_modules() -> list[str]:

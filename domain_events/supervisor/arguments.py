@@ -9,6 +9,7 @@ from typing import Any
 
 from domain_events.supervisor import options
 from domain_events.supervisor.options import Options, UsageError
+from domain_events.supervisor.protocol import control_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +88,28 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             help="a child that has not booted by then is ended (default: 60)",
         ),
         Flag(
+            name="hang_timeout",
+            parse=options.seconds,
+            metavar="S",
+            help="a child without a sign of life for so long is ended; 0: never (default: 120)",
+        ),
+        Flag(
+            name="max_event_crashes",
+            parse=options.whole_number,
+            metavar="N",
+            help="deaths of its consumer after which an event is dead-lettered; 0: never (default: 2)",
+        ),
+        Flag(
             name="ready",
             parse=options.ready,
             metavar="booted|consuming",
             help="when systemd is told that we are ready (default: booted)",
         ),
+    ),
+    "recycling: a child is replaced between two events (give or take 10 %)": (
+        Flag(name="max_events", parse=options.count, metavar="N", help="after so many events"),
+        Flag(name="max_age", parse=options.positive, metavar="S", help="after so many seconds"),
+        Flag(name="max_rss", parse=options.size, metavar="SIZE", help="when its memory exceeds this, as 300M"),
     ),
     "broker": (
         Flag(
@@ -119,6 +137,12 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
     ),
     "the master": (
         Flag(
+            name="control",
+            parse=options.not_empty,
+            metavar="PATH",
+            help="UNIX socket for the command domain-events (default: $RUNTIME_DIRECTORY/control.sock, if set)",
+        ),
+        Flag(
             name="lock",
             parse=options.not_empty,
             metavar="FILE",
@@ -128,18 +152,20 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
 }
 
 
+SWITCHES: Mapping[str, str] = {
+    "check": "import and validate, print the receivers as JSON, exit 0 or 78",
+    "watch": "for development: reload when files of the application change",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags but `--version`, and no positional arguments. To be read with `read_options`."""
     for title, flags in GROUPS.items():
         group = parser.add_argument_group(title)
         for flag in flags:
             group.add_argument(flag.option, dest=flag.name, metavar=flag.metavar, help=flag.help)
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        default=None,
-        help="import and validate, print the receivers as JSON, exit 0 or 78",
-    )
+    for name, text in SWITCHES.items():
+        parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
 
 
 def read_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> Options:
@@ -154,10 +180,13 @@ def read_options(given: Mapping[str, Any], environ: Mapping[str, str]) -> Option
             values[flag.name] = _parsed(flag.parse, flag.option, text)
         elif flag.twin and environ.get(flag.variable):
             values[flag.name] = _parsed(flag.parse, flag.variable, environ[flag.variable])
-    if given.get("check") is not None:
-        values["check"] = bool(given["check"])
-    elif environ.get("DOMAIN_EVENTS_CHECK"):
-        values["check"] = _parsed(options.yes_or_no, "DOMAIN_EVENTS_CHECK", environ["DOMAIN_EVENTS_CHECK"])
+    for name in SWITCHES:
+        variable = f"DOMAIN_EVENTS_{name.upper()}"
+        if given.get(name) is not None:
+            values[name] = bool(given[name])
+        elif environ.get(variable):
+            values[name] = _parsed(options.yes_or_no, variable, environ[variable])
+    values.setdefault("control", control_path(environ))
     return Options(**values)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import signal
@@ -10,27 +9,35 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn, Protocol
 
+from domain_events import lifecycle
 from domain_events.errors import BrokerRefused, ConfigurationError
 from domain_events.observers import Observer
+from domain_events.oversight import Oversight
 from domain_events.registration import Registration
 from domain_events.stopping import Stop
+from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.exits import ChildExit
 from domain_events.supervisor.forks import end_fork
 from domain_events.supervisor.logs import LogLine
 from domain_events.supervisor.notify import forget_service_manager
+from domain_events.supervisor.posts import Orders
 from domain_events.supervisor.reports import Reporter
-from domain_events.supervisor.shm import Record
+from domain_events.supervisor.shm import Arena, Record
 from domain_events.supervisor.spawn import ORPHANED_SIGNAL, Mask, tell_when_orphaned
+from domain_events.supervisor.stacks import write_stacks_to
 from domain_events.supervisor.titles import child_title, set_title
 from domain_events.supervisor.watching import Watching
+from domain_events.supervisor.wear import Wear
 
 logger = logging.getLogger(__name__)
 
 _LOG_FLUSH = 2.0  # seconds
+_OOM_SCORE_STEP = 100  # of 1000: when memory is short, the kernel takes a child and not the master
 
 
 class Consume(Protocol):
@@ -43,7 +50,7 @@ class Consume(Protocol):
         *,
         stop: Stop,
         observer: Observer,
-        forced: Callable[[bool], None],
+        oversight: Oversight,
     ) -> None: ...
 
 
@@ -52,13 +59,12 @@ class Place:
     """What a child gets from its master."""
 
     registration: Registration
-    slot: str  # as printer#0
+    orders: Orders
     status_fd: int  # to be written
+    stacks_fd: int  # to be written, by C code in any state of the interpreter
     lifeline_fd: int  # ends when the master does
-    record: Record
     log: LogLine
-    master: int  # its pid
-    orphan_patience: float  # seconds that an orphan has for the event in hand
+    arena: Arena
     boot: Callable[[], None]  # runs in the child before it consumes
     consume: Consume
 
@@ -68,9 +74,13 @@ class Child:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._slot = place.orders.slot
         self._pid = os.getpid()
         self._stop = Stop()
         self._reporter = Reporter(place.status_fd)
+        self._record = Record(place.arena.view(place.orders.record), place.registration.concurrency)
+        self._blame = Blame(place.arena.view(place.orders.blame))
+        self._wear = Wear(place.orders.lifespan.jittered(), self._worn)
         self._is_consuming = False
         self._is_orphan = False
         self._is_told = False  # by the kernel, that it is one
@@ -85,7 +95,8 @@ class Child:
         # Before the signals come: the thread keeps them blocked, so that they interrupt the main thread.
         threading.Thread(target=self._watch_lifeline, name="de-lifeline", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if not tell_when_orphaned(place.master):
+        _die_before_the_master()
+        if not tell_when_orphaned(place.orders.master):
             self._orphaned()
         # The I/O thread waits less for a handler that computes than the usual 5 ms.
         sys.setswitchinterval(0.001)
@@ -97,25 +108,38 @@ class Child:
         place = self._place
         try:
             place.boot()
+            lifecycle.run_child_started()
         except BaseException:
-            logger.exception("%s did not boot", place.slot)
+            logger.exception("%s did not boot", self._slot)
             return ChildExit.BOOT_FAILED
         self._reporter.booted()
+        if self._reporter.is_cut:
+            self._orphaned()
+        try:
+            return self._work()
+        finally:
+            if os.getpid() == self._pid:
+                lifecycle.run_child_stopping()
+
+    def _work(self) -> int:
         if self._is_asked():
-            return ChildExit.DRAINED
+            return self._drained()
         self._is_consuming = True
         try:
             self._consume()
         except (ConfigurationError, BrokerRefused) as error:
-            logger.error("%s cannot work until a person changes something: %s", place.slot, error)
+            logger.error("%s cannot work until a person changes something: %s", self._slot, error)
             return ChildExit.CONFIGURATION
         except BaseException:
-            logger.exception("%s crashed", place.slot)
+            logger.exception("%s crashed", self._slot)
             return ChildExit.CRASHED
         if not self._is_asked():
-            logger.error("%s stopped consuming though nobody has asked for it", place.slot)
+            logger.error("%s stopped consuming though nobody has asked for it", self._slot)
             return ChildExit.CRASHED
-        return ChildExit.DRAINED
+        return self._drained()
+
+    def _drained(self) -> int:
+        return ChildExit.RECYCLED if self._wear.is_worn else ChildExit.DRAINED
 
     def _consume(self) -> None:
         place = self._place
@@ -123,13 +147,20 @@ class Child:
             place.consume(
                 [place.registration],
                 stop=self._stop,
-                observer=Watching(place.record, self._consuming, self._waiting),
-                forced=self._forced,
+                observer=Watching(self._record, self._blame, self._wear, self._consuming, self._waiting),
+                oversight=Oversight(
+                    forced=self._forced,
+                    judge=self._blame.judge,
+                    beat=self._beat,
+                    beat_every=place.orders.beat_every,
+                ),
             )
         except BaseException as error:
             if os.getpid() != self._pid:
                 end_fork(error)  # a handler forked, and did not end the fork
             raise
+        finally:
+            self._is_consuming = False
 
     def _is_asked(self) -> bool:
         return self._stop.requested
@@ -137,9 +168,9 @@ class Child:
     def _leave(self, code: int) -> int:
         # The kernel's signal may have been faster than the end of the lifeline, and that faster than the kernel
         # in giving us another parent. Also when it is known already: the other thread may be writing the line.
-        if self._is_orphan or self._is_told or os.getppid() != self._place.master:
+        if self._is_orphan or self._is_told or os.getppid() != self._place.orders.master:
             self._orphaned()
-        if code == ChildExit.DRAINED and self._is_orphan:
+        if code in (ChildExit.DRAINED, ChildExit.RECYCLED) and self._is_orphan:
             code = ChildExit.ORPHANED
         self._place.log.close_in_child(_LOG_FLUSH)
         return code
@@ -154,9 +185,7 @@ class Child:
         # Ctrl-C and the end of a terminal go to all of us, but the master decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        # To the descriptor: it is written by C code in any state of the interpreter.
-        faulthandler.enable(file=2, all_threads=True)
-        faulthandler.register(signal.SIGUSR2, file=2, all_threads=True, chain=False)
+        write_stacks_to(self._place.stacks_fd)
 
     def _on_term(self, number: int, frame: FrameType | None) -> None:
         self._stop.request()
@@ -174,7 +203,7 @@ class Child:
     def _forced(self, in_hand: bool) -> NoReturn:
         """In the I/O thread: end now. The main thread may be anywhere in a handler: nothing is unwound."""
         if in_hand:
-            logger.warning("%s is cut: the event in hand will come again", self._place.slot)
+            logger.warning("%s is cut: the event in hand will come again", self._slot)
         code = ChildExit.FORCED if in_hand else ChildExit.ORPHANED if self._is_orphan else ChildExit.DRAINED
         self._place.log.close_in_child(_LOG_FLUSH)
         os._exit(code)
@@ -182,8 +211,8 @@ class Child:
     def _watch_lifeline(self) -> None:
         os.read(self._place.lifeline_fd, 1)  # nobody ever writes: this returns when the master is gone
         self._orphaned()
-        time.sleep(self._place.orphan_patience)
-        logger.warning("%s is cut: an orphan waits no longer", self._place.slot)
+        time.sleep(self._place.orders.orphan_patience)
+        logger.warning("%s is cut: an orphan waits no longer", self._slot)
         self._place.log.close_in_child(_LOG_FLUSH)
         os._exit(ChildExit.FORCED)
 
@@ -194,7 +223,16 @@ class Child:
                 self._stop.request()
                 # From here on to stderr: a master that is just dying still takes lines that nobody will read.
                 self._place.log.close_in_child(_LOG_FLUSH)
-                logger.warning("%s has lost its master; it finishes what is in hand, then leaves", self._place.slot)
+                write_stacks_to(2)
+                logger.warning("%s has lost its master; it finishes what is in hand, then leaves", self._slot)
+
+    def _beat(self) -> None:
+        self._record.beat()
+        self._wear.time_passed()
+
+    def _worn(self, reason: str) -> None:
+        # The master decides when: it lets the next one consume first.
+        self._reporter.worn(reason)
 
     def _consuming(self) -> None:
         if self._reporter.consuming():
@@ -205,4 +243,12 @@ class Child:
             self._show("waiting")
 
     def _show(self, state: str) -> None:
-        set_title(child_title(self._place.slot, state), self._place.slot)
+        set_title(child_title(self._slot, state), self._slot)
+
+
+def _die_before_the_master() -> None:
+    """The kernel's choice when memory is short (proc(5), oom_score_adj). Everybody may make it worse for himself."""
+    with suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        score = int(file.read())
+        file.seek(0)
+        file.write(str(min(1000, score + _OOM_SCORE_STEP)))

@@ -50,7 +50,11 @@ class Ending:
 
 def ending_of(status: int) -> Ending:
     """The ending that a status of waitpid(2) tells."""
-    code = os.waitstatus_to_exitcode(status)
+    return ending_of_code(os.waitstatus_to_exitcode(status))
+
+
+def ending_of_code(code: int) -> Ending:
+    """The ending that a return code of subprocess tells: a signal's number is negative."""
     return Ending(signal=-code) if code < 0 else Ending(code=code)
 
 

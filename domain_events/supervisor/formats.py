@@ -1,19 +1,25 @@
-"""How a log line looks: words for people, or one JSON object per line."""
+"""How a log line looks: words for people, or one JSON object per line; and what the journal wants of both."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from domain_events.supervisor.lines import fields_of
+from domain_events.supervisor.records import STANDARD, message_of, plain, traceback_of
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s %(message)s"
 FORMATS = ("text", "json")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_JOURNAL_TEXT_FORMAT = TEXT_FORMAT.removeprefix("%(asctime)s ")  # the journal has its own time
+_MADE_BY_US = STANDARD | {"message", "asctime", "taskName"}
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # sd-daemon(3)
 
 
 class JsonFormatter(logging.Formatter):
@@ -21,7 +27,7 @@ class JsonFormatter(logging.Formatter):
     supervisor's own lines; and what a caller gave as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
+        message = message_of(record)
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -32,20 +38,53 @@ class JsonFormatter(logging.Formatter):
         if record.name.startswith("domain_events."):
             line |= fields_of(message)
         for name, value in vars(record).items():
-            if name not in _STANDARD:
-                line.setdefault(name, value)
-        if record.exc_info and not record.exc_text:
-            record.exc_text = self.formatException(record.exc_info)
-        if record.exc_text:
-            line["exception"] = record.exc_text
+            if isinstance(name, str) and name not in _MADE_BY_US:
+                line.setdefault(name, plain(value))
+        if exception := traceback_of(record):
+            line["exception"] = exception
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        # Without ensure_ascii a lone surrogate could not be written to the stream.
-        return json.dumps(line, default=str)
+        return _to_json(line)
+
+
+class JournalFormatter(logging.Formatter):
+    """Puts the priority in front of every line that `inner` makes, as in sd-daemon(3)."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        # The journal begins a new line at a NUL too, and what has no priority gets that of the unit.
+        return "\n".join(f"<{priority}>{line}" for line in re.split(r"[\n\0]", self._inner.format(record)))
 
 
 def configure(level: str, form: str) -> None:
     """The root logger writes to stderr in this form, and nowhere else."""
+    is_journal = is_the_journal(2, os.environ)
+    formatter: logging.Formatter
+    if form == "json":
+        formatter = JsonFormatter()
+    else:
+        formatter = logging.Formatter(_JOURNAL_TEXT_FORMAT if is_journal else TEXT_FORMAT)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(TEXT_FORMAT))
+    handler.setFormatter(JournalFormatter(formatter) if is_journal else formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def is_the_journal(fd: int, environ: Mapping[str, str]) -> bool:
+    """systemd names the stream that it gave to the service (systemd.exec(5)): stderr may be another one by now."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _to_json(line: Mapping[str, object]) -> str:
+    # Without ensure_ascii a lone surrogate could not be written to the stream.
+    try:
+        return json.dumps(line, allow_nan=False)
+    except ValueError:  # NaN and infinities, which JSON does not have: as texts
+        return json.dumps(json.loads(json.dumps(line), parse_constant=str))

@@ -27,6 +27,12 @@ def to_text(event: str, **fields: Value) -> str:
     return " ".join(pairs)
 
 
+def dropped(slot: str, n: int, pid: int | None) -> str:
+    """Log records of a process are lost: a child's, or those of the master, whose slot is "master"."""
+    receiver, _, index = slot.rpartition("#")
+    return to_text("log_records_dropped", receiver=receiver if index else None, slot=slot, pid=pid, n=n)
+
+
 def fields_of(message: str) -> dict[str, Value]:
     """The fields of a line, "event" among them; empty when the message is no such line."""
     if not message.startswith("event="):

@@ -2,12 +2,12 @@
 
 Why not `install_mp_handler()` of multiprocessing-logging: its one shared queue has a lock, and a child that
 is SIGKILLed while it holds it silences every process for ever. Its handler is the base class of ours, see
-log_pipe.py.
+forwarder.py.
 
 A log call in a child costs the making of a JSON text and never waits. The thread "log-sender" writes the
-pipe; a thread "log-reader" of the master reads it and calls the sinks: the handlers of the master's root
-logger, with their levels and filters. When the master dies, what is in the pipe (at most 64 KiB on Linux) is
-lost, and what comes after goes to stderr.
+pipe; a thread "log-reader" of the master reads it and calls the sinks: the handlers that the loggers of the
+master have. When the master dies, what is in the pipe (at most 64 KiB on Linux) is lost, and what comes after
+goes to stderr.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.connection import Connection, Pipe
+from typing import Self
 
-from domain_events.supervisor.log_pipe import PipeHandler
+from domain_events.supervisor.forwarder import take_over
+from domain_events.supervisor.log_reader import LogReader
+from domain_events.supervisor.log_sender import LogSender
+from domain_events.supervisor.sinks import all_loggers, find_sinks
 from domain_events.supervisor.stderr import renew_stdio
 
 _HOLD_TIMEOUT = 1.0  # for the locks of the sinks: one that is stuck must not keep the master from forking
 
 _lines: set[LogLine] = set()  # those with open ends in this process; touched by the main thread only
-_inherited_sinks: list[logging.Handler] = []  # kept by a child, for their finalizers could flush, close or wait
 
 
 class LogLine:
@@ -32,60 +37,96 @@ class LogLine:
 
     Master: `in_master`, and `close_in_master` after the child was reaped; `discard` when the fork failed.
     Child: `in_child`, and `close_in_child` before `os._exit`. What it forks itself logs to stderr directly.
+
+    When another process than the master forks the child, the master sends it `writer_fd` before `in_master`.
+    It makes its half `from_writer`; after the fork it calls `discard`, and the child does as any child.
     """
 
     def __init__(self, name: str, bound: int = 5000) -> None:
         """`name` of the child, for the logs; `bound`: how many records may wait in it, others are dropped."""
-        self._handler = PipeHandler(name, bound)
+        reader, writer = Pipe(duplex=False)
+        self._sinks = find_sinks()
+        self._lay(LogSender(name, writer, bound), LogReader(name, reader, self._sinks))
+        self._in_master: Mapping[str, int] = {name: len(sinks) for name, sinks in self._sinks.items()}
+
+    @classmethod
+    def from_writer(cls, name: str, fd: int, sinks: Collection[str] = (), bound: int = 5000) -> Self:
+        """The half of a process that is not the master: `fd` is the `writer_fd` of the master's, and now ours.
+
+        `sinks`: what `sink_names()` gave in the master.
+        """
+        line = cls.__new__(cls)
+        line._sinks = {}
+        line._in_master = Counter(sinks)
+        line._lay(LogSender(name, Connection(fd, readable=False), bound), None)
+        return line
+
+    def _lay(self, sender: LogSender, reader: LogReader | None) -> None:
+        self._sender = sender
+        self._reader = reader
         self._is_finished = False
         _lines.add(self)
 
+    @property
+    def writer_fd(self) -> int:
+        """The writing end, open in the master until `in_master`."""
+        return self._sender.fd
+
     def in_master(self) -> None:
         """Begin to read."""
-        self._handler.writer.close()  # else the reader would never see the end
-        self._handler.start_receiving()
+        self._sender.close()  # else the reader would never see the end
+        if self._reader is not None:
+            self._reader.start()
 
     def in_child(self) -> None:
-        """Give the root logger one handler, which forwards to the master, and the process fresh stdio."""
+        """Give the loggers stand-ins for their sinks, which forward to the master, and the process fresh stdio."""
         # The siblings' reading ends came with the fork. Left open they would hide the master's death from the
         # siblings: no EPIPE, and a pipe that nobody empties.
         for line in _lines - {self}:
-            line._handler.close_ends()
+            line._close_ends()
         _lines.intersection_update({self})
-        self._handler.reader.close()
+        if self._reader is None:
+            self._sinks = find_sinks()
+        else:
+            self._reader.close()
+        take_over(self._sinks, self._in_master, self._sender)
         renew_stdio()
-        self._take_over_root_logger()
-        self._handler.start_sending()
+        self._sender.start()
         # Two writers would garble the pipe, and the master would wait for the second to end.
-        os.register_at_fork(after_in_child=self._handler.detach)
+        os.register_at_fork(after_in_child=self._sender.detach)
 
     def discard(self) -> None:
-        """There is no child: the fork failed."""
-        self._handler.close_ends()
+        """There is no child, for the fork failed; or it has the line, and this process is not the master."""
+        self._close_ends()
         _lines.discard(self)
 
     def close_in_child(self, timeout: float = 2.0) -> None:
         """Wait until all is written, at most `timeout` seconds. Log calls from then on go to stderr."""
-        self._handler.stop_sending(timeout)
+        self._sender.stop(timeout)
 
     def close_in_master(self, timeout: float = 2.0) -> None:
         """Wait until all that the child wrote is in the sinks, at most `timeout` seconds."""
         self._is_finished = True
-        self._handler.join(timeout)
+        if self._reader is not None:
+            self._reader.join(timeout)
         # A reader may remain: held up by a sink, or a process that the child left behind has the pipe open.
         # Its descriptor is closed by a later call: the main thread closes all, never during a fork.
-        for line in [line for line in _lines if line._is_finished and not line._handler.running]:
+        for line in [line for line in _lines if line._is_finished and not line._is_read]:
             line.discard()
 
-    def _take_over_root_logger(self) -> None:
-        root = logging.getLogger()
-        sinks = root.handlers[:]
-        _inherited_sinks.extend(sinks)
-        for sink in sinks:
-            root.removeHandler(sink)
-        self._handler.setLevel(min((sink.level for sink in sinks), default=logging.NOTSET))
-        self._handler.setFormatter(next((sink.formatter for sink in sinks if sink.formatter), None))
-        root.addHandler(self._handler)
+    @property
+    def _is_read(self) -> bool:
+        return self._reader is not None and self._reader.running
+
+    def _close_ends(self) -> None:
+        self._sender.close()
+        if self._reader is not None:
+            self._reader.close()
+
+
+def sink_names() -> tuple[str, ...]:
+    """For `LogLine.from_writer` in another process: the logger of each sink that this one has, in order."""
+    return tuple(name for name, sinks in find_sinks().items() for _ in sinks)
 
 
 @contextmanager
@@ -110,9 +151,7 @@ def held_across_fork() -> Iterator[None]:
 
 
 def _all_handlers() -> list[logging.Handler]:
-    root = logging.getLogger()
-    loggers = [logger for logger in list(root.manager.loggerDict.values()) if isinstance(logger, logging.Logger)]
-    return list(dict.fromkeys(handler for logger in [root, *loggers] for handler in logger.handlers))
+    return list(dict.fromkeys(handler for logger in all_loggers() for handler in logger.handlers))
 
 
 def _hold(handlers: list[logging.Handler]) -> list[logging.Handler]:

@@ -10,18 +10,27 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from domain_events.lifecycle import HookFailed
 from domain_events.registration import Registration
-from domain_events.supervisor import lines
+from domain_events.supervisor import hanging, lines, strangers
+from domain_events.supervisor.changes import Changes
 from domain_events.supervisor.child import Consume
+from domain_events.supervisor.control import Control
+from domain_events.supervisor.crew import Crew
 from domain_events.supervisor.display import Display
-from domain_events.supervisor.exits import MasterExit, signal_name
+from domain_events.supervisor.exits import ChildExit, MasterExit, signal_name
+from domain_events.supervisor.launch import remembered
 from domain_events.supervisor.lock import Lock
 from domain_events.supervisor.master_log import MasterLog
-from domain_events.supervisor.nursery import Nursery
+from domain_events.supervisor.nursery import Nursery, OwnCode
+from domain_events.supervisor.operating import Operating
 from domain_events.supervisor.options import Options
+from domain_events.supervisor.posts import Orders, posts_of
 from domain_events.supervisor.process import Process
+from domain_events.supervisor.reports import Worn
 from domain_events.supervisor.restarts import full_bucket
-from domain_events.supervisor.seats import Seat, end_all, seats_for
+from domain_events.supervisor.seats import Seat, end_all
+from domain_events.supervisor.shm import Arena
 from domain_events.supervisor.signals import SignalSocket
 from domain_events.supervisor.slots import (
     RESTING,
@@ -30,22 +39,28 @@ from domain_events.supervisor.slots import (
     ForceAsked,
     Forked,
     ForkFailed,
-    Slot,
+    LastExit,
+    MasterSlept,
     State,
     StopAsked,
     TimePassed,
     give_up_at,
 )
-from domain_events.supervisor.spawn import settle_memory
+from domain_events.supervisor.spawn import adopt_orphans, settle_memory
 from domain_events.supervisor.status import status_line
 from domain_events.supervisor.stderr import write_stacks
 from domain_events.supervisor.transitions import step
+from domain_events.supervisor.watch import Watch, source_directories
 
 logger = logging.getLogger(__package__)
 
 _SLACK = 1.0  # seconds that killed children have to vanish
 _LOG_TIMEOUT = 2.0  # seconds, at the end, for the last lines of all children and the master together
 _LOG_PATIENCE = 0.1  # seconds, in one turn of the loop, for the last lines of those that have died
+_OVERSLEPT = 1.0  # seconds: whoever wakes up so late was stopped
+_STRANGERS = 1.0  # seconds that programs have which handlers have left behind, at the end
+_SLOWEST_BEAT = 5.0  # seconds
+_BEATS = 8  # in one --hang-timeout
 
 
 def run(
@@ -61,6 +76,7 @@ def run(
     it: signals that ask for the end are ignored from then on.
 
     `boot` runs in each child before it consumes. `title` is what `ps` calls this master. Children let `lock` go.
+    Raises ControlTaken when another master has the control socket.
     """
     with SignalSocket() as signals, MasterLog() as log:
         master = Master(registrations, options, signals, log, consume=consume, boot=boot, title=title, lock=lock)
@@ -90,20 +106,40 @@ class Master:
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals.fileno(), selectors.EVENT_READ, self._on_signals)
         self._display = Display(title, options.ready, now)
-        self._nursery = Nursery(
-            consume=consume,
-            boot=boot,
-            orphan_patience=options.grace + options.kill_after,
-            master_only=(self._selector, signals, log, self._display, *([lock] if lock else [])),
+        self._arena = Arena()
+        self._crew = Crew(self._arena)
+        source = OwnCode(registrations, posts_of(registrations), consume, boot)
+        for post in source.posts:
+            for index in range(post.processes):
+                self._crew.add(post, index, source, now)
+        self._changes = Changes(
+            self._crew, source, self._selector, remembered(), retire=self._retire, patience=options.boot_timeout
         )
-        self._seats = seats_for(registrations, now)
+        self._operating = Operating(self._crew, self._changes, self._display.state, now)
+        self._control = Control(options.control, self._selector, self._operating.answer) if options.control else None
+        self._watch = Watch(source_directories(), now) if options.watch else None
+        self._nursery = Nursery(
+            self._arena,
+            master_only=(
+                self._selector,
+                signals,
+                log,
+                self._display,
+                self._changes,
+                *([lock] if lock else []),
+                *([_InChild(self._control)] if self._control else []),
+            ),
+        )
         self._bucket = full_bucket(options.spawn_rate, now)
         self._logs_until = now
+        self._awake_since = now
+        self._not_before = now  # no clock of a child counts from earlier than that
         self._interrupts = 0
         self._deadline: float | None = None  # of the whole stop, once it has begun
         self._gave_up = False
 
     def run(self) -> int:
+        adopt_orphans()
         settle_memory()
         try:
             code = self._supervise()
@@ -111,7 +147,7 @@ class Master:
             # An error of ours must not leave children behind, and this loop cannot be trusted any more.
             logger.critical("the supervisor has failed; it ends its children and leaves", exc_info=True)
             self._display.stopping()
-            end_all(self._seats, self._options.grace)
+            end_all(self._crew.seats, self._options.grace)
             code = MasterExit.INTERNAL
         self._close()
         return code
@@ -119,36 +155,71 @@ class Master:
     def _supervise(self) -> int:
         while True:
             now = time.monotonic()
-            for seat in self._seats:
-                self._apply(seat, TimePassed(), now)
-            self._check_giving_up(now)
+            for seat in list(self._crew.seats):
+                self._look_after(seat, now)
+            if self._deadline is None:
+                self._crew.sweep()
+                self._changes.advance(now)
+                self._check_giving_up(now)
+                self._look_at_files(now)
             self._fork_next(now)
-            self._display.show(self._slots, now)
+            self._show(now)
             if self._deadline is not None and self._has_ended(now):
                 return self._end()
-            wake_at = self._next_time(now)
-            timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
-            ready = self._selector.select(timeout)
-            self._logs_until = time.monotonic() + _LOG_PATIENCE
-            # Signals first: a child that got the same SIGTERM as we did has not crashed.
-            for key, _ in sorted(ready, key=lambda item: item[0].fd != self._signals.fileno()):
-                key.data()
+            self._sleep(now)
 
-    @property
-    def _slots(self) -> tuple[Slot, ...]:
-        return tuple(seat.slot for seat in self._seats)
+    def _sleep(self, now: float) -> None:
+        """Until something happens or is due, and then see to it."""
+        wake_at = self._next_time(now)
+        timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
+        slept_at = time.monotonic()
+        ready = self._selector.select(timeout)
+        woke_at = time.monotonic()
+        # With a turn of the loop: this process may have been stopped anywhere.
+        overslept = woke_at - self._awake_since - (0.0 if timeout is None else timeout)
+        if timeout is None:
+            overslept = slept_at - self._awake_since
+        self._awake_since = woke_at
+        if overslept > _OVERSLEPT:
+            self._oversleep(overslept, woke_at)
+        self._logs_until = woke_at + _LOG_PATIENCE
+        # Signals first: a child that got the same SIGTERM as we did has not crashed.
+        for key, _ in sorted(ready, key=lambda item: item[0].fd != self._signals.fileno()):
+            key.data()
+        if self._control is not None:
+            self._control.tick(time.monotonic())
+
+    def _oversleep(self, seconds: float, now: float) -> None:
+        """We were stopped (SIGSTOP, a frozen container): so, very likely, were the children."""
+        logger.warning("the master was stopped for %.1f s; all deadlines move by that", seconds)
+        for seat in self._crew.seats:
+            self._apply(seat, MasterSlept(seconds), now)
+            seat.look_at = now
+        self._not_before = now
+        if self._deadline is not None:
+            self._deadline += seconds
 
     def _next_time(self, now: float) -> float | None:
         """When something is due without anybody telling us. None: never; an idle master sleeps."""
-        times = [slot.ladder[0][0] for slot in self._slots if slot.ladder]
-        times += [max(s.due, self._bucket.ready_at(now)) for s in self._slots if s.state in RESTING]
+        times: list[float | None] = [self._display.due, self._control.due if self._control else None]
+        for seat in self._crew.seats:
+            slot = seat.slot
+            times.append(seat.look_at)
+            if slot.ladder:
+                times.append(slot.ladder[0][0])
+            if slot.state in RESTING:
+                times.append(max(slot.due, self._bucket.ready_at(now)))
+            if seat.process is not None:
+                times.append(seat.process.stacks.due)
+            if seat.worn:
+                times.append(seat.recycle_at if seat.recycle_at > now else None)
         if self._deadline is not None:
             times.append(self._deadline)
-        elif (give_up := give_up_at(self._slots, self._options.give_up_after)) is not None:
-            times.append(give_up)
-        if self._display.due is not None:
-            times.append(self._display.due)
-        return min(times, default=None)
+        else:
+            times.append(give_up_at(self._crew.slots, self._options.give_up_after))
+            times.append(self._changes.due)
+            times.append(self._watch.due if self._watch else None)
+        return min((at for at in times if at is not None), default=None)
 
     def _apply(self, seat: Seat, event: Event, now: float) -> None:
         before = seat.slot.state
@@ -157,9 +228,58 @@ class Master:
         if seat.slot.state is State.CONSUMING and before is not State.CONSUMING:
             seat.log_line(logging.INFO, "child_consuming")
 
+    def _retire(self, seat: Seat, now: float) -> None:
+        """Its child drains, and nobody takes its place."""
+        seat.is_leaving = True
+        self._apply(seat, StopAsked(), now)
+
+    # Looking after children
+
+    def _look_after(self, seat: Seat, now: float) -> None:
+        self._apply(seat, TimePassed(), now)
+        process = seat.process
+        if process is None:
+            seat.look_at = None
+            return
+        if process.stacks.due is not None and now >= process.stacks.due:
+            seat.log_stacks()
+        if seat.look_at is not None and now >= seat.look_at:
+            self._look_whether_it_hangs(seat, process, now)
+
+    def _look_whether_it_hangs(self, seat: Seat, process: Process, now: float) -> None:
+        if seat.slot.ladder or not seat.slot.booted or seat.slot.state is State.DRAINING:
+            seat.look_at = None  # other deadlines are at work
+            return
+        verdict = hanging.look(
+            hanging.Limits(
+                timeout=seat.post.timeout,
+                # A coroutine is told first, by asyncio; only what does not react to that is our business.
+                patience=self._options.kill_after if seat.post.is_async else 0.0,
+                hang_timeout=self._options.hang_timeout or None,
+            ),
+            in_hand=seat.record.in_hand,
+            last_beat=seat.record.last_beat,
+            not_before=max(self._not_before, process.started_at),
+            now=now,
+        )
+        seat.look_at = verdict.look_at
+        if verdict.hung is not None:
+            seat.culprits = verdict.culprits
+            in_flight = ",".join(verdict.culprits) or None
+            seat.log_line(logging.ERROR, "child_hung", in_flight=in_flight, reason=verdict.hung.cause)
+            self._apply(seat, verdict.hung, now)
+
+    def _look_at_files(self, now: float) -> None:
+        if self._watch is None:
+            return
+        self._watch.add(self._changes.directories)
+        changed = self._watch.look(now)
+        if changed:
+            self._changes.reload(why=f"changed: {', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}")
+
     def _fork_next(self, now: float) -> None:
         """At most one: between two forks the loop looks at signals."""
-        waiting = [seat for seat in self._seats if seat.slot.state in RESTING and seat.slot.due <= now]
+        waiting = [seat for seat in self._crew.seats if seat.slot.state in RESTING and seat.slot.due <= now]
         if not waiting:
             return
         bucket = self._bucket.take(now)
@@ -167,47 +287,84 @@ class Master:
             return
         self._bucket = bucket
         seat = min(waiting, key=lambda seat: seat.slot.due)
+        seat.record.clear()
+        seat.culprits = ()
+        seat.worn = ""
         try:
-            process = self._nursery.fork(seat, [s.process for s in self._seats if s.process])
-        except OSError as error:
-            self._apply(seat, ForkFailed(f"fork failed: {error.strerror}", random.random()), now)  # noqa: S311
-            logger.error("%s cannot be forked: %s", seat.slot.name, error.strerror)
+            process = self._nursery.fork(
+                seat.source, self._orders(seat), [s.process for s in self._crew.seats if s.process]
+            )
+        except (OSError, HookFailed) as error:
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            self._apply(seat, ForkFailed(f"fork failed: {reason}", random.random()), now)  # noqa: S311
+            logger.error("%s cannot be forked: %s", seat.slot.name, reason, exc_info=error if error.__cause__ else None)
             return
         seat.process = process
-        self._watch(seat, process)
+        self._hear(seat, process)
         self._apply(seat, Forked(process.pid), now)
         seat.log_line(logging.INFO, "child_start", n=seat.slot.restarts)
 
-    def _watch(self, seat: Seat, process: Process) -> None:
-        self._selector.register(process.status_fd, selectors.EVENT_READ, partial(self._on_report, seat, process))
+    def _orders(self, seat: Seat) -> Orders:
+        beat_every = _SLOWEST_BEAT
+        if self._options.hang_timeout:
+            beat_every = min(beat_every, self._options.hang_timeout / _BEATS)
+        return Orders(
+            receiver=seat.slot.receiver,
+            slot=seat.slot.name,
+            master=self._nursery.master,
+            record=seat.region,
+            blame=self._crew.blame_region(seat.slot.receiver),
+            orphan_patience=self._options.grace + self._options.kill_after,
+            beat_every=beat_every,
+            lifespan=self._options.lifespan,
+        )
+
+    def _hear(self, seat: Seat, process: Process) -> None:
+        read = selectors.EVENT_READ
+        self._selector.register(process.status_fd, read, partial(self._on_report, seat, process))
+        self._selector.register(process.stacks.fd, read, partial(self._on_stacks, seat, process))
         if process.pidfd is not None:
-            self._selector.register(process.pidfd, selectors.EVENT_READ, partial(self._on_death, seat, process))
+            self._selector.register(process.pidfd, read, partial(self._on_death, seat, process))
 
     def _on_report(self, seat: Seat, process: Process) -> None:
         if seat.process is not process:
             return  # its death stood before this in the same turn
         now = time.monotonic()
         for report in process.reports():
-            self._apply(seat, report, now)
+            if isinstance(report, Worn):
+                seat.worn = report.reason
+            else:
+                self._apply(seat, report, now)
+                seat.look_at = now
         if process.has_hung_up:
             self._forget(process.status_fd)  # readable for ever
+
+    def _on_stacks(self, seat: Seat, process: Process) -> None:
+        if seat.process is process:
+            process.stacks.read(time.monotonic())
+            if process.stacks.ended:
+                self._forget(process.stacks.fd)
 
     def _on_death(self, seat: Seat, process: Process) -> None:
         ending = process.ending() if seat.process is process else None
         if ending is None:
             return
         self._on_report(seat, process)  # its last words: it may have booted before it died
+        seat.log_stacks()
         now = time.monotonic()
-        in_flight = seat.record.in_hand
         asked = seat.slot.state is State.DRAINING
-        self._apply(seat, Exited(ending=ending, in_flight=in_flight is not None, spread=random.random()), now)  # noqa: S311
+        in_flight = seat.in_flight
+        last = LastExit(ending=ending, at=time.time(), in_flight=in_flight)
+        if not asked:
+            self._blame(seat, process, last)
+        self._apply(seat, Exited(exit=last, spread=random.random()), now)  # noqa: S311
         seat.process = None
-        self._forget(process.status_fd)
-        if process.pidfd is not None:
-            self._forget(process.pidfd)
+        seat.look_at = None
+        for fd in (process.status_fd, process.stacks.fd, process.pidfd):
+            self._forget(fd)
         process.close(max(0.0, self._logs_until - now))
         seat.log_line(
-            logging.INFO if asked and not seat.slot.cut else logging.WARNING,
+            logging.INFO if (asked and not seat.slot.cut) or ending.code == ChildExit.RECYCLED else logging.WARNING,
             "child_exit",
             pid=process.pid,
             signal=None if ending.signal is None else signal_name(ending.signal),
@@ -218,9 +375,23 @@ class Master:
             reason=seat.slot.reason or None,
         )
 
-    def _forget(self, fd: int) -> None:
-        if fd in self._selector.get_map():
+    def _blame(self, seat: Seat, process: Process, last: LastExit) -> None:
+        """Whoever was in hand when it died may be why."""
+        in_hand = [event.id for event in seat.record.in_hand]
+        hung = seat.slot.hung
+        if last.ending.code == ChildExit.FORCED and not hung:
+            return  # somebody has told it to leave
+        culprits = [event for event in in_hand if event in seat.culprits] if hung else in_hand
+        if culprits:
+            blame = self._crew.blame(seat.slot.receiver)
+            cause = hung or str(last.ending)
+            blame.note(culprits, cause, process.stacks.last, self._options.max_event_crashes)
+
+    def _forget(self, fd: int | None) -> None:
+        if fd is not None and fd in self._selector.get_map():
             self._selector.unregister(fd)
+
+    # Signals
 
     def _on_signals(self) -> None:
         for number in self._signals.read():
@@ -234,15 +405,41 @@ class Master:
                     self._stop(ForceAsked(), number)
                 case signal.SIGUSR2:
                     write_stacks()
-                    for seat in self._seats:
+                    for seat in self._crew.seats:
                         if seat.process:
                             seat.process.send(signal.SIGUSR2)
                 case signal.SIGHUP:
-                    logger.warning("SIGHUP: there is no reload yet; new code needs a restart")
+                    if self._deadline is None:
+                        self._changes.reload()
+                case signal.SIGTTIN | signal.SIGTTOU:
+                    if self._deadline is None:
+                        self._operating.more_or_fewer(1 if number == signal.SIGTTIN else -1)
                 case signal.SIGCHLD:
-                    for seat in self._seats:
-                        if seat.process and seat.process.pidfd is None:
-                            self._on_death(seat, seat.process)
+                    self._reap()
+
+    def _reap(self) -> None:
+        self._changes.reap()
+        by_pid = {seat.process.pid: seat for seat in self._crew.seats if seat.process is not None}
+
+        def ours(pid: int) -> bool:
+            seat = by_pid.get(pid)
+            if seat is not None and seat.process is not None:
+                self._on_death(seat, seat.process)
+            return seat is not None or any(loader.pid == pid for loader in self._changes.loaders)
+
+        strangers.reap(ours)
+
+    # The end
+
+    def _show(self, now: float) -> None:
+        moving = sum(seat.counters.handled + (seat.process is None) for seat in self._crew.seats)
+        self._display.show(
+            self._crew.shown if self._deadline is None else self._crew.slots,
+            now,
+            is_reloading=self._changes.is_reloading,
+            deadline=self._deadline,
+            progress=moving,
+        )
 
     def _stop(self, event: StopAsked | ForceAsked, number: int | None, reason: str | None = None) -> None:
         """Idempotent; force only ever shortens it."""
@@ -250,33 +447,35 @@ class Master:
         patience = self._options.kill_after + _SLACK
         if self._deadline is None:
             self._display.stopping()
+            self._changes.cancel()
             name = None if number is None else signal_name(number)
-            living = sum(seat.process is not None for seat in self._seats)
+            living = sum(seat.process is not None for seat in self._crew.seats)
             lines.write(logger, logging.INFO, "stop_begin", signal=name, reason=reason, n=living)
             self._deadline = now + self._options.grace + patience
         if isinstance(event, ForceAsked):
             logger.warning("forced: whoever has an event in hand is cut, and the event will come again")
             self._deadline = min(self._deadline, now + patience)
-        for seat in self._seats:
+        for seat in self._crew.seats:
             self._apply(seat, event, now)
 
     def _check_giving_up(self, now: float) -> None:
-        at = give_up_at(self._slots, self._options.give_up_after)
-        if self._deadline is None and at is not None and now >= at:
+        at = give_up_at(self._crew.slots, self._options.give_up_after)
+        if at is not None and now >= at:
             self._gave_up = True
             reason = f"all receivers have failed for {self._options.give_up_after:g} s"
-            logger.error("%s: giving up; the last reasons: %s", reason, status_line(self._slots, stopping=False))
+            logger.error("%s: giving up; the last reasons: %s", reason, status_line(self._crew.slots, stopping=False))
             self._stop(StopAsked(), None, reason)
 
     def _has_ended(self, now: float) -> bool:
         assert self._deadline is not None
-        return now >= self._deadline or all(slot.state is State.STOPPED for slot in self._slots)
+        return now >= self._deadline or all(slot.state is State.STOPPED for slot in self._crew.slots)
 
     def _end(self) -> int:
-        left = [slot.name for slot in self._slots if slot.state is not State.STOPPED]
+        slots = self._crew.slots
+        left = [slot.name for slot in slots if slot.state is not State.STOPPED]
         if left:
             logger.error("not even SIGKILL has ended %s; leaving without", ", ".join(left))
-        cut = [slot.name for slot in self._slots if slot.cut or slot.name in left]
+        cut = [slot.name for slot in slots if slot.cut or slot.name in left]
         code = MasterExit.ALL_FAILING if self._gave_up else MasterExit.FORCED if cut else MasterExit.CLEAN
         reason = f"cut: {', '.join(cut)}" if cut else None
         level = logging.WARNING if cut else logging.INFO
@@ -285,10 +484,26 @@ class Master:
 
     def _close(self) -> None:
         logs_until = time.monotonic() + _LOG_TIMEOUT
-        for seat in self._seats:
+        for seat in self._crew.seats:
             if seat.process:
                 seat.process.close(max(0.0, logs_until - time.monotonic()))
+        if self._control is not None:
+            self._control.close()
+        self._changes.close()
         self._nursery.close()
+        left = strangers.end_all(_STRANGERS)
+        if left:
+            logger.info("ended what handlers have left behind: %s", ", ".join(map(str, left)))
         self._selector.close()
         self._display.close()
         self._log.close(max(_LOG_PATIENCE, logs_until - time.monotonic()))
+
+
+class _InChild:
+    """For a child: the descriptors of the control socket go, its file stays."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def close(self) -> None:
+        self._control.close_descriptors()

@@ -8,26 +8,33 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
 from domain_events.supervisor import lines
-from domain_events.supervisor.log_pipe import Counter, start_thread
+from domain_events.supervisor.counting import Counter
+from domain_events.supervisor.sinks import StandIn, all_loggers, choose, replace, sinks_of, write
+from domain_events.supervisor.threads import start_thread
 
 _CLOSE_TIMEOUT = 2.0  # seconds
 
+_Choice = tuple[logging.LogRecord, Sequence[logging.Handler]]
+
 
 class MasterLog:
-    """From `__enter__` on, the records of this package go to the thread "log-writer", which hands them on.
+    """From `__enter__` on, what the main thread logs goes to the thread "log-writer", which calls the sinks.
 
-    Records of children do not come this way: the log readers may wait, and the children's own buffers with them.
+    Other threads write as ever: the log readers may wait, and the children's own buffers with them.
     """
 
     def __init__(self, bound: int = 1000) -> None:
         """`bound`: how many records may wait, others are dropped and counted."""
-        self._logger = logging.getLogger(__package__)
-        self._handler = _Queueing(bound)
+        self._bound = bound
+        self._queue: SimpleQueue[_Choice | None] = SimpleQueue()
+        self._dropped = Counter()
+        self._last_resort: logging.Handler | None = None
         self._thread: threading.Thread | None = None
         self._master = os.getpid()
 
@@ -36,8 +43,12 @@ class MasterLog:
             self._thread = start_thread("log-writer", self._write_all)
         except RuntimeError:  # no more threads: then without
             return self
-        self._logger.addHandler(self._handler)
-        self._logger.propagate = False
+        for logger in all_loggers():
+            if sinks := sinks_of(logger):
+                replace(logger, _Queueing(sinks, self))
+        self._last_resort = logging.lastResort
+        if self._last_resort is not None:
+            logging.lastResort = _Queueing([self._last_resort], self)
         return self
 
     def __exit__(
@@ -51,7 +62,7 @@ class MasterLog:
         if thread is None:
             return
         if os.getpid() == self._master:
-            self._handler.queue.put(None)
+            self._queue.put(None)
             thread.join(timeout)
             if thread.is_alive():
                 return  # nobody reads, and whoever logs now shall not wait for that either
@@ -59,38 +70,51 @@ class MasterLog:
 
     def restore(self) -> None:
         """Records go their own way again."""
-        self._logger.propagate = True
-        self._logger.removeHandler(self._handler)
+        for logger in all_loggers():
+            for handler in logger.handlers[:]:
+                if isinstance(handler, _Queueing):
+                    logger.removeHandler(handler)
+                    for sink in handler.sinks:
+                        logger.addHandler(sink)
+        if isinstance(logging.lastResort, _Queueing):
+            logging.lastResort = self._last_resort
+
+    def take(self, choice: _Choice) -> None:
+        """Never waits."""
+        if self._queue.qsize() < self._bound:
+            self._queue.put(choice)
+        else:
+            self._dropped.add()
 
     def _write_all(self) -> None:
         reported = 0
-        while (record := self._handler.queue.get()) is not None:
-            self._write(record)
-            if dropped := self._handler.dropped.value() - reported:
-                reported += dropped
-                text = lines.to_text("log_records_dropped", slot="master", n=dropped)
-                self._write(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
-
-    def _write(self, record: logging.LogRecord) -> None:
-        above = self._logger.parent
-        try:
-            if above is not None:
-                above.callHandlers(record)
-        except Exception:  # noqa: BLE001  foreign code: whatever handler or filter somebody has configured
-            self._handler.handleError(record)
+        while (choice := self._queue.get()) is not None:
+            _write(choice)
+            if n := self._dropped.value() - reported:
+                reported += n
+                # This thread is not the main one: straight to the sinks.
+                logging.getLogger(__name__).warning("%s", lines.dropped("master", n, self._master))
 
 
-class _Queueing(logging.Handler):
-    def __init__(self, bound: int) -> None:
+class _Queueing(logging.Handler, StandIn):
+    def __init__(self, sinks: Sequence[logging.Handler], log: MasterLog) -> None:
         super().__init__()
-        self.queue: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
-        self.dropped = Counter()
-        self._bound = bound
+        self.sinks = sinks
+        self._log = log
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """As in `logging`, but without the lock: nobody waits."""
-        if self.queue.qsize() < self._bound:
-            self.queue.put(record)
-        else:
-            self.dropped.add()
+        """As in `logging`, but without the lock: the main thread does not wait."""
+        may_wait = threading.get_ident() != threading.main_thread().ident
+        for kept, positions in choose(self.sinks, record):
+            choice = kept, [self.sinks[position] for position in positions]
+            if may_wait:
+                _write(choice)
+            else:
+                self._log.take(choice)
         return True
+
+
+def _write(choice: _Choice) -> None:
+    record, sinks = choice
+    for sink in sinks:
+        write(sink, record)

@@ -19,20 +19,26 @@ class Notifier:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._socket: socket.socket | None = None
         self._status = ""
-        self._ready = False
         self.watchdog = _watchdog(environ, pid) if self._address else None
         """Seconds between two signs of life, None when nobody waits for them."""
 
     def ready(self) -> None:
-        if not self._ready:
-            self._ready = True
-            self._send("READY=1")
+        """Also at the end of a reload."""
+        self._send("READY=1")
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
         if text != self._status:
             self._status = text
             self._send(f"STATUS={text}")
+
+    def reloading(self, monotonic: int) -> None:
+        """`monotonic`: microseconds of CLOCK_MONOTONIC, so that an old READY is not taken for the end of this."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic}")
+
+    def extend(self, seconds: float) -> None:
+        """The stop may take so much longer, from now."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")

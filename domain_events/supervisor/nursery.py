@@ -1,16 +1,20 @@
-"""Where children come from: pipes, a log line, the fork; and what of the master a child has to let go."""
+"""Where children come from: pipes, a log line, shared memory, and a fork here or in a loader."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Protocol
 
+from domain_events.lifecycle import run_before_fork
+from domain_events.registration import Registration
 from domain_events.supervisor.child import Child, Consume, Place
 from domain_events.supervisor.logs import LogLine
+from domain_events.supervisor.posts import Orders, Post
 from domain_events.supervisor.process import Process
-from domain_events.supervisor.seats import Seat
+from domain_events.supervisor.shm import Arena
 from domain_events.supervisor.spawn import Mask, spawn
 
 
@@ -18,67 +22,112 @@ class Closable(Protocol):
     def close(self) -> object: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """A child's ends of what it shares with its master, before the fork."""
+
+    status: int
+    stacks: int
+    lifeline: int  # ends when the master does
+    log: LogLine
+    arena: Arena
+
+
+class Source(Protocol):
+    """Where the code of receivers is imported, and children of it can be made."""
+
+    @property
+    def posts(self) -> Sequence[Post]:
+        """What there is to run."""
+
+    def fork(self, orders: Orders, ends: Ends, abandon: Callable[[], None]) -> int:
+        """The pid of a new child of this process. Raises OSError, or HookFailed of a before_fork hook.
+
+        `abandon` closes what the child inherits from the master and must let go; for a fork of the master itself.
+        """
+
+    def close(self) -> None: ...
+
+
+class OwnCode:
+    """The code that the master itself has imported."""
+
+    def __init__(
+        self, registrations: Sequence[Registration], posts: Sequence[Post], consume: Consume, boot: Callable[[], None]
+    ) -> None:
+        self.posts = posts
+        self._registrations: Mapping[str, Registration] = {found.name: found for found in registrations}
+        self._consume = consume
+        self._boot = boot
+
+    def fork(self, orders: Orders, ends: Ends, abandon: Callable[[], None]) -> int:
+        place = Place(
+            registration=self._registrations[orders.receiver],
+            orders=orders,
+            status_fd=ends.status,
+            stacks_fd=ends.stacks,
+            lifeline_fd=ends.lifeline,
+            log=ends.log,
+            arena=ends.arena,
+            boot=self._boot,
+            consume=self._consume,
+        )
+
+        def main(mask: Mask) -> int:
+            return Child(place).run(mask)
+
+        run_before_fork()
+        return spawn(main, abandon)
+
+    def close(self) -> None:
+        """It ends with the master."""
+
+
 class Nursery:
     """One for each master."""
 
-    def __init__(
-        self,
-        *,
-        consume: Consume,
-        boot: Callable[[], None],
-        orphan_patience: float,
-        master_only: Sequence[Closable],
-    ) -> None:
+    def __init__(self, arena: Arena, master_only: Sequence[Closable]) -> None:
         """`master_only` is closed in each child: through the objects, for if only the descriptors were closed,
         an object could later close another file that got its number."""
-        self._consume = consume
-        self._boot = boot
-        self._orphan_patience = orphan_patience
+        self.master = os.getpid()
+        self._arena = arena
         self._master_only = master_only
-        self._master = os.getpid()
         # Nobody writes. A child reads, and the end of the file is the end of the master, however it came.
         self._lifeline, self._lifeline_end = os.pipe()
 
-    def fork(self, seat: Seat, siblings: Iterable[Process]) -> Process:
-        """A new child for the seat. Raises OSError when a process or a descriptor is not to be had."""
-        seat.record.end()
+    def fork(self, source: Source, orders: Orders, siblings: Iterable[Process]) -> Process:
+        """A new child. Raises OSError when a process or a descriptor is not to be had, or HookFailed."""
         with ExitStack() as undo:
-            status, status_end = os.pipe()
-            undo.callback(os.close, status)
-            undo.callback(os.close, status_end)
-            log = LogLine(seat.slot.name)
+            status, status_end = self._pipe(undo)
+            stacks, stacks_end = self._pipe(undo)
+            log = LogLine(orders.slot)
             undo.callback(log.discard)
-            place = Place(
-                registration=seat.registration,
-                slot=seat.slot.name,
-                status_fd=status_end,
-                lifeline_fd=self._lifeline,
-                record=seat.record,
-                log=log,
-                master=self._master,
-                orphan_patience=self._orphan_patience,
-                boot=self._boot,
-                consume=self._consume,
-            )
-
-            def main(mask: Mask) -> int:
-                return Child(place).run(mask)
+            ends = Ends(status=status_end, stacks=stacks_end, lifeline=self._lifeline, log=log, arena=self._arena)
 
             def abandon() -> None:
                 os.close(status)
+                os.close(stacks)
                 os.close(self._lifeline_end)
                 for sibling in siblings:
                     sibling.close_descriptors()
                 for thing in self._master_only:
                     thing.close()
 
-            pid = spawn(main, abandon)
+            pid = source.fork(orders, ends, abandon)
             undo.pop_all()
         os.close(status_end)
+        os.close(stacks_end)
         log.in_master()
-        return Process(pid, status, log)
+        return Process(pid, status, stacks, log)
 
     def close(self) -> None:
         """Every child that is left takes itself for an orphan."""
         os.close(self._lifeline)
         os.close(self._lifeline_end)
+
+    @staticmethod
+    def _pipe(undo: ExitStack) -> tuple[int, int]:
+        reader, writer = os.pipe()
+        undo.callback(os.close, reader)
+        undo.callback(os.close, writer)
+        return reader, writer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,6 +12,9 @@ from domain_events.errors import DomainEventError
 from domain_events.supervisor.formats import FORMATS, LEVELS
 from domain_events.supervisor.restarts import Backoff
 from domain_events.supervisor.slots import Rules
+from domain_events.supervisor.wear import Lifespan
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", re.IGNORECASE)
 
 
 class UsageError(DomainEventError):
@@ -31,12 +35,19 @@ class Options:
     give_up_after: float = 300.0
     spawn_rate: float = 20.0
     boot_timeout: float = 60.0
+    hang_timeout: float = 120.0
+    max_event_crashes: int = 2
+    max_events: int | None = None
+    max_age: float | None = None
+    max_rss: int | None = None
     ready: Literal["booted", "consuming"] = "booted"
     broker: str | None = None
     broker_file: str | None = None
     log_level: str = "INFO"
     log_format: str = "text"
+    control: str | None = None
     lock: str | None = None
+    watch: bool = False
     check: bool = False
 
     @property
@@ -48,6 +59,10 @@ class Options:
             stable_after=self.stable_after,
             boot_timeout=self.boot_timeout,
         )
+
+    @property
+    def lifespan(self) -> Lifespan:
+        return Lifespan(events=self.max_events, age=self.max_age, rss=self.max_rss)
 
 
 def seconds(text: str) -> float:
@@ -66,6 +81,33 @@ def positive(text: str) -> float:
     if not value:
         raise ValueError("must be above 0")
     return value
+
+
+def whole_number(text: str) -> int:
+    """0 or more."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no whole number") from None
+    if value < 0:
+        raise ValueError(f"{text!r} must be a whole number, 0 or more")
+    return value
+
+
+def count(text: str) -> int:
+    """1 or more."""
+    value = whole_number(text)
+    if not value:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes, as 300M: K, M and G stand for 1024, 1024^2 and 1024^3 of them."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise ValueError(f"{text!r} must be a size, as 300M or 1.5G")
+    return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
 
 
 def backoff(text: str) -> Backoff:

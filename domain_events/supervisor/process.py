@@ -9,17 +9,18 @@ import time
 
 from domain_events.supervisor.exits import Ending, ending_of
 from domain_events.supervisor.logs import LogLine
-from domain_events.supervisor.reports import Reports
-from domain_events.supervisor.slots import Booted, Consuming, Waiting
+from domain_events.supervisor.reports import Report, Reports
+from domain_events.supervisor.stacks import Stacks
 
 
 class Process:
     """Made just after the fork. `pidfd` becomes readable when the child is dead; None without pidfds."""
 
-    def __init__(self, pid: int, status_fd: int, log: LogLine) -> None:
+    def __init__(self, pid: int, status_fd: int, stacks_fd: int, log: LogLine) -> None:
         self.pid = pid
         self.started_at = time.monotonic()
         self._reports = Reports(status_fd)
+        self.stacks = Stacks(stacks_fd)
         self._log = log
         try:
             self.pidfd: int | None = os.pidfd_open(pid)
@@ -36,7 +37,7 @@ class Process:
         """Nothing more will come on `status_fd`. The child itself may live on."""
         return self._reports.ended
 
-    def reports(self) -> list[Booted | Consuming | Waiting]:
+    def reports(self) -> list[Report]:
         return self._reports.read()
 
     def send(self, *numbers: int) -> None:
@@ -65,6 +66,7 @@ class Process:
     def close_descriptors(self) -> None:
         """Also for a child of the same master: these are not its own."""
         self._reports.close()
+        self.stacks.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None

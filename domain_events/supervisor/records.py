@@ -4,49 +4,51 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from typing import Any
 
-FRAME_LIMIT = 4 * 1024 * 1024
-"""Bytes of an encoded record. The texts of a record fit in at their limits with every character escaped."""
-
-_TEXT_LIMIT = 64 * 1024  # characters of a message, a traceback or a stack
+TEXT_LIMIT = 64 * 1024  # characters of a message, a traceback or a stack
 _VALUE_LIMIT = 4 * 1024  # characters of anything else
+_NESTED_LIMIT = 16 * 1024  # characters of a dict or list, as JSON
 
 _NOT_SENT = frozenset({"args", "asctime", "exc_info", "message"})  # gone into the texts, or made by formatters
-_STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None)))
+STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None)))
+"""Attributes that every record has; the others are what a caller gave as `extra`."""
 
-_Plain = str | int | float | bool | None
+_DEPTH_LIMIT = 8  # of log calls that are made while a log call asks an object for its text
+_depth = threading.local()
 
 
-def to_bytes(record: logging.LogRecord) -> bytes:
-    """The record as JSON, with message and traceback as texts. It survives whatever a caller has logged.
+def to_values(record: logging.LogRecord) -> dict[str, Any]:
+    """All that the record says, message and traceback as texts. It survives whatever a caller has logged.
 
-    JSON and not pickle: reading it can only give plain values, never run code, and it carries lone surrogates
-    (as escapes), which UTF-8 would refuse.
+    What JSON can hold, dicts and lists too, stays as it is; anything else becomes a text. Texts are shortened.
     """
-    values: dict[str, _Plain] = {
-        name: _plain(value)
-        for name, value in vars(record).copy().items()
-        if isinstance(name, str) and name not in _NOT_SENT
-    }
-    values["name"] = str(values["name"])  # None in what makeLogRecord made
-    values["msg"] = shortened(_message(record), _TEXT_LIMIT)
-    values["exc_text"] = _traceback(record)
-    values["stack_info"] = shortened(record.stack_info, _TEXT_LIMIT) if record.stack_info else None
-    frame = json.dumps(values).encode("ascii")
-    if len(frame) > FRAME_LIMIT:  # hundreds of long extra fields
-        values = {name: value for name, value in values.items() if name in _STANDARD}
-        frame = json.dumps(values).encode("ascii")
-    return frame
+    depth = getattr(_depth, "now", 0)
+    _depth.now = depth + 1
+    try:
+        values = {
+            name: plain(value)
+            for name, value in vars(record).copy().items()
+            if isinstance(name, str) and name not in _NOT_SENT
+        }
+        values["name"] = str(values["name"])  # None in what makeLogRecord made
+        # An object whose text logs the object itself would never come to an end.
+        values["msg"] = shortened(message_of(record) if depth < _DEPTH_LIMIT else _unformatted(record), TEXT_LIMIT)
+        values["exc_text"] = traceback_of(record)
+        values["stack_info"] = shortened(text_of(record.stack_info), TEXT_LIMIT) if record.stack_info else None
+    finally:
+        _depth.now = depth
+    return values
 
 
-def from_bytes(frame: bytes) -> logging.LogRecord:
-    """The record that `to_bytes` was given, or a ValueError."""
-    values = json.loads(frame)
+def from_values(values: Any) -> logging.LogRecord:
+    """The record that `to_values` was given, or a ValueError."""
     match values:
         case {"name": str(name), "levelno": int(level), "msg": str(message), "created": int() | float()}:
             # Not makeLogRecord: it would call the user's record factory, which the child has called already.
             record = logging.LogRecord(name, level, "", 0, message, None, None)
-            record.__dict__.update(values)
+            vars(record).update(values)
             return record
         case _:
             raise ValueError("this is no log record")
@@ -60,7 +62,7 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[:half]} [... {len(text) - 2 * half} characters left out ...] {text[-half:]}"
 
 
-def _message(record: logging.LogRecord) -> str:
+def message_of(record: logging.LogRecord) -> str:
     try:
         return str.__str__(record.getMessage())
     except Exception as error:  # noqa: BLE001  foreign code: what was logged formats itself; arguments may not fit
@@ -68,30 +70,55 @@ def _message(record: logging.LogRecord) -> str:
         return f"{_repr(record.msg)}{arguments} (not formatted: {type(error).__name__})"
 
 
-def _traceback(record: logging.LogRecord) -> str | None:
+def _unformatted(record: logging.LogRecord) -> str:
+    message = str.__str__(record.msg) if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
+    return f"{message} (not formatted: logged {_DEPTH_LIMIT} times over by what it logs)"
+
+
+def traceback_of(record: logging.LogRecord) -> str | None:
     if record.exc_text:  # another handler has formatted it
-        return shortened(record.exc_text, _TEXT_LIMIT)
+        return shortened(text_of(record.exc_text), TEXT_LIMIT)
     if not record.exc_info:
         return None
     try:
         text = logging.Formatter().formatException(record.exc_info)
     except Exception as error:  # noqa: BLE001  foreign code: an exception's own methods
         text = f"{_repr(record.exc_info)} (traceback not formatted: {type(error).__name__})"
-    return shortened(text, _TEXT_LIMIT)
+    return shortened(text, TEXT_LIMIT)
 
 
-def _plain(value: object) -> _Plain:
+def plain(value: object) -> Any:
+    kind = type(value)
+    if kind is str:
+        return shortened(value, _VALUE_LIMIT)  # type: ignore[arg-type]
+    if value is None or kind is float or kind is bool:
+        return value
     match value:
-        case None | bool():
-            return value
         case int() if -(2**63) <= value < 2**64:  # longer ones may have more digits than str() and int() accept
             return int.__int__(value)
         case float():
             return float.__float__(value)
-        case str():
-            return shortened(str.__str__(value), _VALUE_LIMIT)
+        case dict() | list() | tuple():
+            return _nested(value)
         case _:
-            return shortened(_repr(value), _VALUE_LIMIT)
+            return shortened(text_of(value), _VALUE_LIMIT)
+
+
+def _nested(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> Any:
+    try:
+        text = json.dumps(value, default=text_of)
+        if len(text) <= _NESTED_LIMIT:
+            return json.loads(text)
+    except Exception:  # noqa: BLE001  foreign code: keys of other types, circles, a subclass with its own ideas
+        text = text_of(value)
+    return shortened(text, _VALUE_LIMIT)
+
+
+def text_of(value: object) -> str:
+    try:
+        return str.__str__(str(value))
+    except Exception as error:  # noqa: BLE001  foreign code: somebody's __str__
+        return f"<{type(value).__name__}, whose str() raised {type(error).__name__}>"
 
 
 def _repr(value: object) -> str:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from domain_events.supervisor.slots import Booted, Consuming, Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Worn:
+    """The child has done enough and wants to be replaced."""
+
+    reason: str
+
+
+Report: TypeAlias = Booted | Consuming | Waiting | Worn
 
 _LONGEST_REASON = 300  # characters; a line stays below PIPE_BUF (4096 bytes), so it is written whole or not
 
@@ -17,6 +29,8 @@ class Reporter:
         os.set_blocking(fd, False)
         self._fd = fd
         self._last = ""
+        self.is_cut = False
+        """Whether nobody listens any more: the master has given us up, or is gone."""
 
     def booted(self) -> bool:
         return self._say("booted")
@@ -27,14 +41,20 @@ class Reporter:
     def waiting(self, reason: str) -> bool:
         return self._say(f"waiting {' '.join(reason.split())[:_LONGEST_REASON]}")
 
+    def worn(self, reason: str) -> bool:
+        return self._say(f"worn {' '.join(reason.split())[:_LONGEST_REASON]}")
+
     def _say(self, line: str) -> bool:
         """Whether this is news."""
         if line == self._last:
             return False
         self._last = line
-        # Full: the master has been stopped for long, the next change tells it more. Broken: it is gone.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._fd, f"{line}\n".encode(errors="replace"))
+        try:
+            # Full: the master has been stopped for long, the next change tells it more.
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._fd, f"{line}\n".encode(errors="replace"))
+        except BrokenPipeError:
+            self.is_cut = True
         return True
 
 
@@ -47,7 +67,7 @@ class Reports:
         self.ended = False
         self._rest = b""
 
-    def read(self) -> list[Booted | Consuming | Waiting]:
+    def read(self) -> list[Report]:
         """What has arrived since the last call. `ended` is set when nothing can come any more."""
         try:
             while data := os.read(self.fd, 65536):
@@ -62,7 +82,7 @@ class Reports:
         os.close(self.fd)
 
 
-def _parse(line: str) -> Booted | Consuming | Waiting | None:
+def _parse(line: str) -> Report | None:
     word, _, rest = line.partition(" ")
     match word:
         case "booted":
@@ -71,5 +91,7 @@ def _parse(line: str) -> Booted | Consuming | Waiting | None:
             return Consuming()
         case "waiting":
             return Waiting(rest)
+        case "worn":
+            return Worn(rest)
         case _:
             return None  # written into our pipe by somebody else: no reason to end the master

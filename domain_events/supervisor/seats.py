@@ -1,30 +1,67 @@
-"""A slot together with what occupies it: the registration, the shared record, and the process of now."""
+"""A slot together with what occupies it: the receiver, the shared notes, and the process of now."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-from domain_events.registration import Registration
 from domain_events.supervisor import lines
+from domain_events.supervisor.nursery import Source
+from domain_events.supervisor.posts import Post
 from domain_events.supervisor.process import Process
-from domain_events.supervisor.shm import Record
+from domain_events.supervisor.shm import Counters, Record, Region
 from domain_events.supervisor.slots import Action, Slot
+from domain_events.supervisor.wear import resident_memory
 
 logger = logging.getLogger(__package__)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Seat:
     """The one thing of a slot that changes in place."""
 
     slot: Slot
-    registration: Registration
-    record: Record = field(default_factory=Record)
+    post: Post
+    source: Source  # of its code
+    region: Region
+    record: Record
     process: Process | None = None
+    earlier: Counters = field(default_factory=Counters)  # of the seat that this one has replaced
+    is_candidate: bool = False  # has yet to show that it can take over from another
+    is_leaving: bool = False  # will not be filled again
+    culprits: tuple[str, ...] = ()  # ids of the events because of which its child was found to hang
+    look_at: float | None = None  # when to look again whether it hangs
+    heir: Seat | None = None  # who goes on in its place
+    worn: str = ""  # why its child should be replaced
+    recycle_at: float = 0.0  # not before
+
+    def inherit(self, old: Seat) -> None:
+        """Go on as `old`, which leaves: what it counts until its end is counted here."""
+        old.heir = self
+        self.slot = replace(self.slot, restarts=self.slot.restarts + old.slot.restarts)
+
+    @property
+    def counters(self) -> Counters:
+        return self.earlier + self.record.counters
+
+    @property
+    def started_at(self) -> float | None:
+        """Of the process of now, on the monotonic clock."""
+        return None if self.process is None else self.process.started_at
+
+    @property
+    def in_flight(self) -> str | None:
+        """The id of the event that is longest in hand."""
+        in_hand = self.record.in_hand if self.process is not None else []
+        return in_hand[0].id if in_hand else None
+
+    @property
+    def rss(self) -> int | None:
+        """Bytes; None without a process."""
+        return None if self.process is None else resident_memory(self.process.pid)
 
     def carry_out(self, actions: Iterable[Action]) -> None:
         """What the state table has decided."""
@@ -35,29 +72,30 @@ class Seat:
                 case Action.TERMINATE:
                     self.process.send(signal.SIGTERM)
                 case Action.DUMP:
-                    logger.warning("%s takes too long; its stacks follow on stderr", self.slot.name)
+                    logger.warning("%s takes too long; its stacks follow", self.slot.name)
                     self.process.send(signal.SIGUSR2)
                 case Action.QUIT:
+                    self.log_stacks()
                     logger.warning("%s is told to leave now", self.slot.name)
                     self.process.send(signal.SIGQUIT)
                 case Action.KILL:
+                    self.log_stacks()
                     logger.warning("%s is killed", self.slot.name)
                     self.process.send(signal.SIGKILL)
             self.process.wake()
+
+    def log_stacks(self) -> None:
+        """Those that its child has written since the last time."""
+        if self.process is not None:
+            self.process.stacks.read(time.monotonic())
+            text = self.process.stacks.take()
+            if text:
+                logger.warning("stacks of %s (pid %d):\n%s", self.slot.name, self.process.pid, text)
 
     def log_line(self, level: int, event: str, pid: int | None = None, **fields: lines.Value) -> None:
         """One of the supervisor's lines about this slot."""
         pid = self.slot.pid if pid is None else pid
         lines.write(logger, level, event, receiver=self.slot.receiver, slot=self.slot.name, pid=pid, **fields)
-
-
-def seats_for(registrations: Sequence[Registration], now: float) -> list[Seat]:
-    """One for each process of each receiver, in order."""
-    return [
-        Seat(slot=Slot(receiver=registration.name, index=index, due=now, since=now), registration=registration)
-        for registration in registrations
-        for index in range(registration.processes)
-    ]
 
 
 def end_all(seats: Iterable[Seat], grace: float) -> None:

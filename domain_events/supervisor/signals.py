@@ -14,6 +14,8 @@ MASTER_SIGNALS = (
     signal.SIGQUIT,
     signal.SIGHUP,
     signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
     signal.SIGCHLD,
 )
 

@@ -68,6 +68,21 @@ class Rules:
         gap = min(DUMP_TIME, self.kill_after)
         return ((start, Action.DUMP), (start + gap, Action.QUIT), (start + self.kill_after, Action.KILL))
 
+    def gentle_ladder(self, start: float) -> Ladder:
+        """For a child in which one of several events hangs: the others have `kill_after` to be finished."""
+        quit_at = start + self.kill_after
+        kill_at = quit_at + self.kill_after
+        return ((start, Action.DUMP), (start, Action.TERMINATE), (quit_at, Action.QUIT), (kill_at, Action.KILL))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastExit:
+    """How the last child of a slot ended. `at`: Unix seconds; `in_flight`: the id of an event it had in hand."""
+
+    ending: Ending
+    at: float
+    in_flight: str | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
@@ -79,6 +94,7 @@ class Slot:
     due: float = 0.0  # when the next child may be forked, in a state of RESTING
     ladder: Ladder = ()
     pushed: bool = False  # this child was told to QUIT or KILL because it took too long
+    hung: str = ""  # why this child was found to hang, as `timeout 2.0s`
     booted: bool = False  # this child
     booted_once: bool = False  # any child of this slot
     consuming_since: float | None = None
@@ -87,7 +103,7 @@ class Slot:
     failing_since: float | None = None
     restarts: int = 0  # crashes and boot failures, ever
     reason: str = ""  # why it does not consume, for people
-    last_ending: Ending | None = None
+    last_exit: LastExit | None = None
     cut: bool = False  # something did not end by itself in the drain
 
     @property
@@ -124,10 +140,24 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hung:
+    """A handler takes longer than its receiver allows, or the child gives no sign of life."""
+
+    cause: str  # as `timeout 2.0s`
+    gently: bool = False  # other events are in hand that do not hang
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    ending: Ending
-    in_flight: bool = False  # an event was in hand
+    exit: LastExit
     spread: float  # a random number in 0..1, for the back-off
+
+
+@dataclass(frozen=True, slots=True)
+class MasterSlept:
+    """The master itself was stopped for so many seconds: no deadline ran meanwhile."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +175,19 @@ class ForceAsked:
     """Leave now, whatever is in hand."""
 
 
-Event: TypeAlias = Forked | ForkFailed | Booted | Consuming | Waiting | Exited | TimePassed | StopAsked | ForceAsked
+Event: TypeAlias = (
+    Forked
+    | ForkFailed
+    | Booted
+    | Consuming
+    | Waiting
+    | Hung
+    | Exited
+    | MasterSlept
+    | TimePassed
+    | StopAsked
+    | ForceAsked
+)
 
 
 def is_stable(slot: Slot, now: float, rules: Rules) -> bool:

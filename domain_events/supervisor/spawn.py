@@ -1,13 +1,15 @@
-"""The only fork: a child that starts clean and never returns into the stack of its master."""
+"""The only place that forks: a child that starts clean and never returns into the stack of its parent."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import multiprocessing.util
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Collection
@@ -20,6 +22,7 @@ from domain_events.supervisor.signals import blocked_signals, forget_master_sign
 from domain_events.supervisor.stderr import flush_unless_full, write_stderr
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_SET_CHILD_SUBREAPER = 36
 
 Mask = Collection[int]
 
@@ -53,6 +56,55 @@ def spawn(main: Callable[[Mask], int], abandon: Callable[[], None]) -> int:
     return pid
 
 
+def spawn_away(main: Callable[[Mask], int], abandon: Callable[[], None]) -> int:
+    """As `spawn`, but the new process becomes a child of the next subreaper above us (prctl(2)): our master.
+
+    By way of a process in between, which ends at once. When this returns the master has got its child.
+    """
+    told, tell = os.pipe()
+
+    def fork_again(mask: Mask) -> int:
+        middle = os.getpid()
+        os.close(told)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.write(tell, b"-%d" % (error.errno or errno.EAGAIN))
+            return 0
+        if pid:
+            os.write(tell, b"%d" % pid)
+            return 0
+        os.close(tell)
+        while os.getppid() == middle:
+            time.sleep(0.001)  # it is about to end, and only then is our parent the master
+        return main(mask)
+
+    try:
+        middle = spawn(fork_again, abandon)
+    except OSError:
+        os.close(told)
+        raise
+    finally:
+        os.close(tell)
+    with open(told, "rb") as answers:
+        number = int(answers.read(32) or -errno.ECHILD)
+    os.waitpid(middle, 0)
+    if number < 0:
+        raise OSError(-number, os.strerror(-number))
+    return number
+
+
+def adopt_orphans() -> None:
+    """Whoever of our descendants loses its parent becomes our child (prctl(2)), as for the process with pid 1."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with(parent: int) -> bool:
+    """Be killed when the parent dies; False when it is dead already."""
+    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    return os.getppid() == parent
+
+
 ORPHANED_SIGNAL = int(signal.SIGRTMIN)
 """What the kernel tells an orphan. Not SIGTERM: that asks for a drain, and it comes so early in the end of a
 master with threads that its pid and its pipes are still there to be seen."""
@@ -61,10 +113,14 @@ master with threads that its pid and its pipes are still there to be seen."""
 def tell_when_orphaned(parent: int) -> bool:
     """Ask for ORPHANED_SIGNAL at the death of the parent; False when it is dead already (prctl(2))."""
     # Where there is no prctl, the lifeline pipe has to do.
+    _prctl(_PR_SET_PDEATHSIG, ORPHANED_SIGNAL)
+    return os.getppid() == parent
+
+
+def _prctl(option: int, argument: int) -> None:
     prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
     if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, ORPHANED_SIGNAL, 0, 0, 0)
-    return os.getppid() == parent
+        prctl(option, argument, 0, 0, 0)
 
 
 def _live(main: Callable[[Mask], int], abandon: Callable[[], None], mask: Mask) -> NoReturn:

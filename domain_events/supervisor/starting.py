@@ -8,13 +8,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 
 from domain_events.errors import ConfigurationError
 from domain_events.handling import consume
 from domain_events.registration import Registration
 from domain_events.supervisor import master
 from domain_events.supervisor.brokers import check_brokers, use_broker
+from domain_events.supervisor.control_socket import ControlTaken
 from domain_events.supervisor.exits import MasterExit
+from domain_events.supervisor.loading import channel_to_master, serve
 from domain_events.supervisor.lock import Lock, LockTaken
 from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.selection import select
@@ -37,6 +40,9 @@ def start(
     boot: runs in each child before it consumes.
     out: takes the JSON of --check.
     """
+    channel = channel_to_master(os.environ)
+    if channel is not None:
+        return serve(channel, partial(_load_anew, load, options), consume=consume, boot=boot, title=title)
     try:
         use_broker(options.broker, options.broker_file, os.environ)
         if options.check:
@@ -51,7 +57,7 @@ def start(
     except UsageError as error:
         logger.error("%s", error)
         return MasterExit.USAGE
-    except LockTaken as error:
+    except (LockTaken, ControlTaken) as error:
         logger.error("%s", error)
         return MasterExit.LOCKED
     except ConfigurationError as error:
@@ -77,6 +83,11 @@ def described(registrations: Sequence[Registration]) -> list[dict[str, object]]:
         }
         for registration in registrations
     ]
+
+
+def _load_anew(load: Callable[[], Sequence[Registration]], options: Options) -> tuple[Registration, ...]:
+    use_broker(options.broker, options.broker_file, os.environ)
+    return _chosen(load, options)
 
 
 def _chosen(load: Callable[[], Sequence[Registration]], options: Options) -> tuple[Registration, ...]:

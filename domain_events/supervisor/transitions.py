@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from domain_events.supervisor.exits import ChildExit, Ending
+from domain_events.supervisor.exits import ChildExit
 from domain_events.supervisor.slots import (
     Action,
     Booted,
@@ -20,6 +20,8 @@ from domain_events.supervisor.slots import (
     ForceAsked,
     Forked,
     ForkFailed,
+    Hung,
+    MasterSlept,
     Rules,
     Slot,
     State,
@@ -46,6 +48,7 @@ def _forked(slot: Slot, event: Forked, now: float, rules: Rules) -> Step:
         pid=event.pid,
         ladder=rules.ladder(now + rules.boot_timeout),
         pushed=False,
+        hung="",
         booted=False,
         consuming_since=None,
         consumed=0.0,
@@ -62,7 +65,8 @@ def _booted(slot: Slot, event: Booted, now: float, rules: Rules) -> Step:
 
 
 def _consuming(slot: Slot, event: Consuming, now: float, rules: Rules) -> Step:
-    slot = replace(slot, booted=True, booted_once=True, ladder=())
+    # A child that hangs may reconnect meanwhile: its handler hangs all the same.
+    slot = replace(slot, booted=True, booted_once=True, ladder=slot.ladder if slot.hung else ())
     return replace(slot, state=State.CONSUMING, since=now, consuming_since=now, reason=""), ()
 
 
@@ -76,26 +80,27 @@ def _reason_changed(slot: Slot, event: Waiting, now: float, rules: Rules) -> Ste
 
 
 def _crashed(slot: Slot, event: Exited, now: float, rules: Rules) -> Step:
+    ending = event.exit.ending
     stable = is_stable(slot, now, rules)
-    slot = replace(_paused(slot, now), last_ending=event.ending)
-    if event.ending.code == ChildExit.CONFIGURATION:
-        return _failed(slot, f"configuration ({event.ending})", None, now, rules), ()
+    slot = replace(_paused(slot, now), last_exit=event.exit)
+    if ending.code == ChildExit.CONFIGURATION:
+        return _failed(slot, f"configuration ({ending})", None, now, rules), ()
+    if ending.code == ChildExit.RECYCLED:
+        return _again(slot, "recycled", now), ()
     if stable:
-        return replace(
-            slot,
-            state=State.PENDING,
-            pid=None,
-            ladder=(),
-            due=now,
-            failures=0,
-            failing_since=None,
-            restarts=slot.restarts + 1,
-            reason=str(event.ending),
-        ), ()
-    return _failed(slot, _why(slot, event.ending, rules), event.spread, now, rules), ()
+        slot = replace(slot, failures=0, failing_since=None, restarts=slot.restarts + 1)
+        return _again(slot, _why(slot, event, rules), now), ()
+    return _failed(slot, _why(slot, event, rules), event.spread, now, rules), ()
 
 
-def _why(slot: Slot, ending: Ending, rules: Rules) -> str:
+def _again(slot: Slot, reason: str, now: float) -> Slot:
+    return replace(slot, state=State.PENDING, pid=None, ladder=(), due=now, reason=reason)
+
+
+def _why(slot: Slot, event: Exited, rules: Rules) -> str:
+    ending = event.exit.ending
+    if slot.hung:
+        return f"{slot.hung} ({ending})"
     if slot.booted:
         return str(ending)
     if slot.pushed:
@@ -120,6 +125,20 @@ def _failed(slot: Slot, reason: str, spread: float | None, now: float, rules: Ru
         restarts=slot.restarts + 1,
         reason=reason,
     )
+
+
+def _hung(slot: Slot, event: Hung, now: float, rules: Rules) -> Step:
+    if slot.ladder:
+        return slot, ()  # it is on its way out already, or still boots
+    ladder = rules.gentle_ladder(now) if event.gently else rules.ladder(now)
+    return _climbed(replace(slot, hung=event.cause, ladder=ladder), TimePassed(), now, rules)
+
+
+def _shifted(slot: Slot, event: MasterSlept, now: float, rules: Rules) -> Step:
+    # The child was very likely stopped with us: what it could not use must not be taken from its time.
+    ladder = tuple((at + event.seconds, action) for at, action in slot.ladder)
+    failing_since = None if slot.failing_since is None else slot.failing_since + event.seconds
+    return replace(slot, ladder=ladder, failing_since=failing_since), ()
 
 
 def _climbed(slot: Slot, event: TimePassed, now: float, rules: Rules) -> Step:
@@ -153,9 +172,10 @@ def _forced(slot: Slot, event: ForceAsked, now: float, rules: Rules) -> Step:
 
 
 def _left(slot: Slot, event: Exited, now: float, rules: Rules) -> Step:
-    cut = slot.cut or event.in_flight or event.ending.signal is not None or event.ending.code == ChildExit.FORCED
+    ending = event.exit.ending
+    is_cut = event.exit.in_flight is not None or ending.signal is not None or ending.code == ChildExit.FORCED
     slot = replace(slot, state=State.STOPPED, since=now, pid=None, ladder=())
-    return replace(slot, last_ending=event.ending, cut=cut), ()
+    return replace(slot, last_exit=event.exit, cut=slot.cut or is_cut), ()
 
 
 def _paused(slot: Slot, now: float) -> Slot:
@@ -170,13 +190,17 @@ Transition: TypeAlias = Callable[[Slot, Any, float, Rules], Step]
 _resting: dict[type[Event], Transition] = {
     Forked: _forked,
     ForkFailed: _fork_failed,
+    MasterSlept: _shifted,
     StopAsked: _stopped,
     ForceAsked: _stopped,
 }
 _running: dict[type[Event], Transition] = {
     Consuming: _consuming,
     Waiting: _waiting,
+    Hung: _hung,
     Exited: _crashed,
+    MasterSlept: _shifted,
+    TimePassed: _climbed,
     StopAsked: _draining,
     ForceAsked: _forced,
 }
@@ -185,9 +209,9 @@ TABLE: Mapping[State, Mapping[type[Event], Transition]] = {
     State.PENDING: _resting,
     State.BACKOFF: _resting,
     State.FAILED: _resting,
-    State.STARTING: {**_running, Booted: _booted, TimePassed: _climbed},
+    State.STARTING: {**_running, Booted: _booted},
     State.WAITING: {**_running, Waiting: _reason_changed},
     State.CONSUMING: _running,
-    State.DRAINING: {Exited: _left, TimePassed: _climbed, ForceAsked: _forced},
+    State.DRAINING: {Exited: _left, MasterSlept: _shifted, TimePassed: _climbed, ForceAsked: _forced},
     State.STOPPED: {},
 }

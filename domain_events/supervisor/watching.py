@@ -6,16 +6,28 @@ from collections.abc import Callable
 
 from domain_events.events import DomainEvent
 from domain_events.observers import NullObserver
+from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.shm import Record
+from domain_events.supervisor.wear import Wear
 
 
 class Watching(NullObserver):
-    """Events into the shared record, connections to the two callbacks."""
+    """Events into the shared record, connections to the two callbacks. Called from all threads that handle events."""
 
-    def __init__(self, record: Record, on_consuming: Callable[[], None], on_waiting: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        record: Record,
+        blame: Blame,
+        wear: Wear,
+        on_consuming: Callable[[], None],
+        on_waiting: Callable[[str], None],
+    ) -> None:
         self._record = record
+        self._blame = blame
+        self._wear = wear
         self._on_consuming = on_consuming
         self._on_waiting = on_waiting
+        self._cells: dict[int, int] = {}  # of events in hand, by their identity
 
     def consuming(self) -> None:
         self._on_consuming()
@@ -24,18 +36,26 @@ class Watching(NullObserver):
         self._on_waiting(reason)
 
     def started(self, receiver: str, event: DomainEvent) -> None:
-        self._record.begin(event.uuid_string)
+        self._cells[id(event)] = self._record.begin(event.uuid_string)
 
     def handled(self, receiver: str, event: DomainEvent, seconds: float) -> None:
-        self._record.end()
+        self._end(event)
         self._record.count_handled()
 
     def retried(self, receiver: str, event: DomainEvent, seconds: float, delay: float) -> None:
-        self._record.end()
+        self._end(event)
         self._record.count_retried()
 
     def dead_lettered(
         self, receiver: str, event: DomainEvent | None, seconds: float, reason: str, *, dropped: bool
     ) -> None:
-        self._record.end()
+        self._end(event)
         self._record.count_dead_lettered()
+
+    def _end(self, event: DomainEvent | None) -> None:
+        if event is not None:  # else its bytes were no event
+            cell = self._cells.pop(id(event), None)
+            if cell is not None:  # else it was condemned, and never begun
+                self._record.end(cell)
+            self._blame.forgive(event.uuid_string)
+        self._wear.event_done()

@@ -1,6 +1,6 @@
 """The broker's side of a consumer: everything that happens in the I/O thread "de-io".
 
-The handling thread calls `take` and `settle`; the rest of this file runs in the I/O thread only.
+The threads that handle events call `take`, `begin` and `settle`; the rest of this file runs in the I/O thread only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -22,11 +22,12 @@ from pika.adapters.select_connection import IOLoop
 from pika.connection import Connection as AnyConnection
 
 from domain_events.errors import BrokerError, BrokerRefused, SendError, TopologyMismatch, Unroutable
+from domain_events.oversight import Oversight
 from domain_events.registration import Registration
 from domain_events.settings import Broker
 from domain_events.stopping import Stop
 from domain_events.transport.connection import Connection
-from domain_events.transport.handover import HandOver
+from domain_events.transport.handover import HandOver, Lane
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import channel_problem
 from domain_events.transport.publication import Publication
@@ -44,6 +45,12 @@ SLOW_HANDLER = 0.01
 
 LONG_HANDLER = 15 * 60.0
 """Seconds: half of the broker's delivery acknowledgement timeout (rabbitmq.com/docs/consumers)."""
+
+LOOKS_FOR_LONG_HANDLERS = 10.0
+"""Seconds in between."""
+
+BEATS_EARLY = 0.9
+"""Of the time between two signs of life: a timer is never early by itself."""
 
 LONGEST_SILENCE_IN_A_DRAIN = 5.0
 """Seconds that a drain waits for the broker to answer about a copy."""
@@ -96,40 +103,56 @@ class Consumer:
         *,
         stop: Stop,
         listener: Listener,
-        forced: Callable[[bool], None] | None = None,
+        oversight: Oversight | None = None,
+        lanes: Mapping[str, Lane] | None = None,
+        draining: Callable[[], None] | None = None,
     ) -> None:
+        """`lanes`: of those receivers whose deliveries `take` does not return, by name.
+
+        `draining` is called when a stop has begun, and everything that waits in lanes is taken back.
+        """
         names = ",".join(registration.name for registration in registrations)
         self.error: BaseException | None = None
         """Why consuming ended without having been asked to."""
         self._stop = stop
         self._listener = listener
-        self._forced = forced
-        self._handover: HandOver[Delivery | None] = HandOver()
+        self._oversight = oversight
+        self._on_draining = draining
+        self._main_lane: HandOver[Delivery] = HandOver()
+        # What several threads touch at once: sets and deques, in single steps that are atomic.
+        self._in_hand: set[Delivery] = set()
         self._done: deque[tuple[Delivery, Settlement]] = deque()
-        self._in_hand: Delivery | None = None
-        self._in_hand_since = 0.0
         self._oldest_done = 0.0
+        self._is_asked_to_settle = False
         self._io = IOThread("de-io", self._on_crash)
         self._connection = Connection(
             self._io, brokers, name=f"receiver {names}", opened=self._on_opened, lost=self._on_lost
         )
         self._publisher = Publisher(self._io, brokers, name=f"receiver {names} (copies)", longest_pause=LONGEST_PAUSE)
-        self._subscriptions = [Subscription(registration, self._deliver) for registration in registrations]
+        lanes = lanes or {}
+        self._subscriptions = [
+            Subscription(registration, lanes.get(registration.name, self._main_lane), self._deliver)
+            for registration in registrations
+        ]
+        self._lanes: list[Lane] = [self._main_lane, *lanes.values()]
         self._failures = 0
         self._pause: object | None = None
         self._tick: object | None = None
-        self._warned_of: Delivery | None = None
+        self._warned_of: set[Delivery] = set()
+        self._next_look = 0.0
+        self._is_started = False
         self._has_consumed = False
         self._draining = False
         self._finishing = False
         _consumers.add(self)
 
-    # Called in the handling thread
+    # Called in the threads that handle events
 
     def start(self, timeout: float | None = None) -> None:
         """Begin; with `timeout` (seconds) ask for a stop by itself."""
 
         def begin() -> None:
+            self._beat()
             self._io.loop.add_handler(self._stop.fileno(), self._on_stop_signal, IOLoop.READ)
             if timeout is not None:
                 self._io.later(timeout, self._stop.request)
@@ -137,33 +160,46 @@ class Consumer:
 
         self._io.call(begin)
         self._io.start()
+        self._is_started = True
 
     def take(self) -> Delivery | None:
-        """The next delivery; waits for it. None when all is settled and the connections are closed."""
-        delivery = self._handover.take()
-        self._in_hand_since = time.monotonic()
-        self._in_hand = delivery
-        return delivery
+        """The next delivery of the main lane; waits for it. None when all is settled and the connections are closed.
+
+        For one thread. The other lanes end at the same time.
+        """
+        return self._main_lane.take()
+
+    def begin(self, delivery: Delivery) -> None:
+        """It is in hand from now on, until it is settled."""
+        delivery.begun = time.monotonic()
+        self._in_hand.add(delivery)
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
         """Tell the broker, soon: many acks become one, but none waits longer than LONGEST_UNACKED."""
         now = time.monotonic()
         if not self._done:
             self._oldest_done = now
-        self._in_hand = None
+        self._in_hand.discard(delivery)
         self._done.append((delivery, settlement))
         if (
             type(settlement) is not Ack
-            or not self._handover
-            or now - self._in_hand_since > SLOW_HANDLER
+            or not delivery.subscription.lane
+            or now - delivery.begun > SLOW_HANDLER
             or now - self._oldest_done > LONGEST_UNACKED
             or len(self._done) * 2 >= delivery.subscription.prefetch
-        ):
+        ) and not self._is_asked_to_settle:
+            # One wake-up for all threads: what is done by the time it comes goes with it.
+            self._is_asked_to_settle = True
             self._io.call(self._settle_done)
+
+    def fail(self, error: BaseException) -> None:
+        """An error of ours in a thread that handles events: what it had in hand will never be settled."""
+        self._io.call(partial(self._end, error))
 
     def close(self) -> None:
         """End the I/O thread. To be called when `take` has returned None, or after an error."""
-        self._io.stop()
+        if self._is_started:
+            self._io.stop()
         for delivery, _settlement in self._done:
             _warn_stale(delivery)
         # After an error they are open still, and the broker would wait for the events that it gave us.
@@ -253,9 +289,9 @@ class Consumer:
         for copy in subscription.reset():
             self._publisher.cancel(copy)
         # What nobody has begun comes again on the next channel: handling it now too would only make duplicates.
-        for delivery in self._handover.take_back():
-            if delivery is None or not delivery.is_stale:
-                self._handover.put(delivery)
+        for delivery in subscription.lane.take_back():
+            if not delivery.is_stale:
+                subscription.lane.put(delivery)
 
     # Deliveries and outcomes
 
@@ -263,29 +299,34 @@ class Consumer:
         if self._draining:
             delivery.subscription.give_back(delivery.tag)
             return
-        self._handover.put(delivery)
+        delivery.subscription.lane.put(delivery)
         if self._tick is None:
             self._tick = self._io.later(LONGEST_UNACKED, self._on_tick)
 
     def _on_tick(self) -> None:
         """Runs while something is unsettled: no finished event stays unknown to the broker behind a long handler."""
         self._settle_done()
-        in_hand = self._in_hand
-        if (
-            in_hand is not None
-            and time.monotonic() - self._in_hand_since > LONG_HANDLER
-            and in_hand is not self._warned_of
-        ):
-            self._warned_of = in_hand
-            logger.warning(
-                "receiver %s has been busy with one event for %d minutes; at twice that the broker takes it back",
-                in_hand.registration.name,
-                LONG_HANDLER // 60,
-            )
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOKS_FOR_LONG_HANDLERS
+            self._warn_of_long_handlers(now)
         busy = any(len(subscription.unsettled) for subscription in self._subscriptions)
         self._tick = self._io.later(LONGEST_UNACKED, self._on_tick) if busy else None
 
+    def _warn_of_long_handlers(self, now: float) -> None:
+        in_hand = list(self._in_hand)
+        self._warned_of.intersection_update(in_hand)
+        for delivery in in_hand:
+            if now - delivery.begun > LONG_HANDLER and delivery not in self._warned_of:
+                self._warned_of.add(delivery)
+                logger.warning(
+                    "receiver %s has been busy with one event for %d minutes; at twice that the broker takes it back",
+                    delivery.registration.name,
+                    LONG_HANDLER // 60,
+                )
+
     def _settle_done(self) -> None:
+        self._is_asked_to_settle = False  # first: what is done from now on asks again
         while self._done:
             delivery, settlement = self._done.popleft()
             subscription = delivery.subscription
@@ -359,9 +400,9 @@ class Consumer:
 
     def _on_stop_signal(self, _fd: int, _events: int) -> None:
         signals = self._stop.read_signals()
-        if signal.SIGQUIT in signals and self._forced is not None:
+        if signal.SIGQUIT in signals and self._oversight is not None:
             self._settle_done()
-            self._forced(self._in_hand is not None)
+            self._oversight.forced(bool(self._in_hand))
         if self._stop.requested:
             self._drain()
 
@@ -376,9 +417,12 @@ class Consumer:
         # Cancel first: what is given back must not come straight back to us.
         for subscription in self._subscriptions:
             subscription.stop()
-        for delivery in self._handover.take_back():
-            if delivery is not None and not delivery.is_stale:
-                delivery.subscription.give_back(delivery.tag)
+        for lane in self._lanes:
+            for delivery in lane.take_back():
+                if not delivery.is_stale:
+                    delivery.subscription.give_back(delivery.tag)
+        if self._on_draining is not None:
+            self._on_draining()
         # Nor must a copy that could not be stored hold up the end until it is tried again.
         for subscription in self._subscriptions:
             while subscription.postponed:
@@ -413,20 +457,31 @@ class Consumer:
 
     def _say_end(self) -> None:
         self._io.loop.remove_handler(self._stop.fileno())
-        self._handover.put(None)
+        for lane in self._lanes:
+            lane.end()
 
     def _end(self, error: BaseException) -> None:
         """Something that trying again cannot help."""
-        self.error = error
+        self.error = self.error or error
         self._draining = True
         # What nobody has begun goes back with the connection.
-        self._handover.take_back()
-        self._finish()
+        for lane in self._lanes:
+            lane.take_back()
+        if not self._finishing:
+            self._finish()
 
     def _on_crash(self, error: BaseException) -> None:
         self.error = error
-        self._handover.take_back()
-        self._handover.put(None)
+        for lane in self._lanes:
+            lane.take_back()
+            lane.end()
+
+    # Signs of life
+
+    def _beat(self) -> None:
+        if self._oversight is not None:
+            self._oversight.beat()
+            self._io.later(self._oversight.beat_every * BEATS_EARLY, self._beat)
 
 
 def _pause(failures: int) -> float:

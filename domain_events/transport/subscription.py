@@ -10,8 +10,9 @@ from pika import BasicProperties
 from pika.channel import Channel
 from pika.connection import Connection as AnyConnection
 
-from domain_events.registration import Registration
+from domain_events.registration import LARGEST_PREFETCH, Registration
 from domain_events.transport.declaring import declare_receiver, open_channel
+from domain_events.transport.handover import Lane
 from domain_events.transport.publication import Publication
 from domain_events.transport.script import Script, Steps
 from domain_events.transport.unsettled import Unsettled
@@ -20,10 +21,15 @@ DEFAULT_PREFETCH = 16
 """Few enough to be shared fairly between processes, enough to keep one busy: see docs/decisions/0005."""
 
 
+def default_prefetch(concurrency: int) -> int:
+    """While as many events are in hand as may be, as many wait for them."""
+    return max(DEFAULT_PREFETCH, min(2 * concurrency, LARGEST_PREFETCH))
+
+
 class Delivery:
     """An event handed to us. Its tag is worth something on its `channel` only."""
 
-    __slots__ = ("body", "channel", "properties", "redelivered", "routing_key", "subscription", "tag")
+    __slots__ = ("begun", "body", "channel", "properties", "redelivered", "routing_key", "subscription", "tag")
 
     def __init__(
         self,
@@ -42,6 +48,8 @@ class Delivery:
         self.redelivered = redelivered
         self.properties = properties
         self.body = body
+        self.begun = 0.0
+        """When it was taken in hand (time.monotonic()); 0.0: not yet."""
 
     @property
     def registration(self) -> Registration:
@@ -56,9 +64,10 @@ class Delivery:
 class Subscription:
     """Belongs into the I/O thread."""
 
-    def __init__(self, registration: Registration, deliver: Callable[[Delivery], None]) -> None:
+    def __init__(self, registration: Registration, lane: Lane, deliver: Callable[[Delivery], None]) -> None:
         self.registration = registration
-        self.prefetch = registration.prefetch or DEFAULT_PREFETCH
+        self.lane = lane
+        self.prefetch = registration.prefetch or default_prefetch(registration.concurrency)
         self.unsettled = Unsettled()
         self.copies: dict[int, Publication] = {}  # under way, by delivery tag
         self.postponed: dict[int, object] = {}  # copies that failed, until they are tried again: tag -> timer

@@ -38,18 +38,20 @@ class Queue:
 def main_queue(registration: Registration) -> Queue:
     """The queue that the receiver consumes from."""
     name = registration.name
+    alone: dict[str, str | int] = {"x-single-active-consumer": True} if registration.single_active else {}
     if not registration.durable:
         # Not transient: RabbitMQ 4.3 refuses that. Not auto-delete: that would lose what comes between the last
         # child's crash and its restart.
-        return Queue(name, {"x-queue-type": "classic", "x-expires": EXPIRY_OF_PASSING_QUEUES})
+        return Queue(name, {"x-queue-type": "classic", "x-expires": EXPIRY_OF_PASSING_QUEUES, **alone})
     if registration.queue_type == "classic":
-        return Queue(name, {"x-queue-type": "classic"})
+        return Queue(name, {"x-queue-type": "classic", **alone})
     return Queue(
         name,
         {
             "x-queue-type": "quorum",
             "x-delivery-limit": DELIVERY_LIMIT,
             **_handed_on_safely_to(dead_letter_queue_name(name)),
+            **alone,
         },
     )
 

@@ -18,6 +18,7 @@ from pika import BasicProperties, exceptions
 
 from domain_events.events import DomainEvent
 from domain_events.names import LONGEST_KEY
+from domain_events.oversight import Suspicion
 from domain_events.transport.tolerance import HEADERS_LEFT_OUT
 
 CLOUDEVENTS = "application/cloudevents+json"
@@ -66,6 +67,16 @@ class Failure:
     error_type: str | None = None
     error_message: str | None = None
     traceback: str | None = None
+
+    @classmethod
+    def of_death(cls, suspicion: Suspicion) -> Failure:
+        """Of an event that is condemned: its handler is not called again. The stacks stand where a traceback would."""
+        return cls(
+            reason=suspicion.reason,
+            error_type="ConsumerDied",
+            error_message=suspicion.cause,
+            traceback=suspicion.stacks or None,
+        )
 
     @classmethod
     def of(cls, reason: str, error: BaseException | None) -> Failure:

@@ -167,6 +167,7 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout with the command alone: what is imported must come from an environment."""
     (tmp_path / "bin").mkdir()
     shutil.copy(ROOT / "bin" / "domain-events-supervisor", tmp_path / "bin")
+    shutil.copy(ROOT / "bin" / "domain_events_checkout.py", tmp_path / "bin")
     return tmp_path
 
 

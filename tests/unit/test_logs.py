@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
@@ -12,10 +13,9 @@ import struct
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import TextIO
 
@@ -23,116 +23,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain_events.supervisor.log_pipe import Counter, PipeHandler
-from domain_events.supervisor.logs import LogLine, held_across_fork
-from domain_events.supervisor.records import FRAME_LIMIT, from_bytes, to_bytes
+from domain_events.supervisor.counting import Counter
+from domain_events.supervisor.log_frames import FRAME_LIMIT, Addressed, Dropped, pack, pack_dropped, unpack
+from domain_events.supervisor.log_reader import LogReader
+from domain_events.supervisor.logs import LogLine
+from domain_events.supervisor.sinks import find_sinks
+from tests.forking import (
+    PATIENCE,
+    Sink,
+    fork,
+    fork_child,
+    log,
+    only_sink,
+    open_descriptors,
+    run_child,
+    status_of,
+    stderr_into,
+    wait_for,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-PATIENCE = 30.0
-log = logging.getLogger("app.handlers")
-
-
-class Sink(logging.Handler):
-    """Keeps the records that it was given."""
-
-    def __init__(self, level: int = logging.NOTSET) -> None:
-        super().__init__(level)
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-    def messages(self, name: str = log.name) -> list[str]:
-        return [record.getMessage() for record in self.records if record.name == name]
-
-    def dropped(self) -> list[int]:
-        found = [re.fullmatch(r"event=log_records_dropped slot=\S+ n=(\d+)", r.getMessage()) for r in self.records]
-        return [int(match[1]) for match in found if match]
 
 
 @pytest.fixture
 def sink() -> Iterator[Sink]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    root.handlers[:] = [sink := Sink()]
-    sink.setFormatter(logging.Formatter("%(levelname)s:%(message)s"))
-    root.setLevel(logging.INFO)
-    yield sink
-    root.handlers[:] = before
-    root.setLevel(level)
+    with only_sink() as sink:
+        yield sink
 
 
-@contextmanager
-def stderr_into(path: Path) -> Iterator[None]:
-    """Descriptor 2 goes to this file. Not a fixture: pytest would put its own file there when the test begins."""
-    before = os.dup(2)
-    with path.open("wb") as file:
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
+def packed(record: logging.LogRecord) -> bytes:
+    return pack(record, "root", [0])
 
 
-def fork(body: Callable[[], object]) -> int:
-    """Run `body` in a child, which ends with 0, or with 70 when it raised."""
-    with held_across_fork():
-        pid = os.fork()
-    if pid:
-        return pid
-    code = 70
-    try:
-        body()
-        code = 0
-    except BaseException:
-        os.write(2, traceback.format_exc().encode())
-    finally:
-        os._exit(code)
-
-
-def fork_child(line: LogLine, body: Callable[[], object], timeout: float = PATIENCE) -> int:
-    def live() -> None:
-        line.in_child()
-        body()
-        line.close_in_child(timeout)
-
-    pid = fork(live)
-    line.in_master()
-    return pid
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.002)
-
-
-def status_of(pid: int) -> int:
-    """The exit code of a child, negative for a signal. Kills one that hangs."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            pytest.fail(f"child {pid} hangs")
-        time.sleep(0.002)
-
-
-def run_child(body: Callable[[], object], name: str = "a#0", bound: int = 5000) -> None:
-    line = LogLine(name, bound)
-    pid = fork_child(line, body)
-    assert status_of(pid) == 0
-    line.close_in_master(PATIENCE)
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/dev/fd"))
+def unpacked(frame: bytes) -> logging.LogRecord:
+    addressed = unpack(frame)
+    assert isinstance(addressed, Addressed)
+    return addressed.record
 
 
 # What arrives
@@ -231,8 +157,8 @@ def test_what_cannot_be_pickled_or_shown_arrives_as_text(sink: Sink) -> None:
     first, second, third, failed, after = sink.records
     assert vars(first)["lock"].startswith("<unlocked _thread.lock")
     assert (vars(first)["count"], vars(first)["none"], vars(first)["ok"]) == (3, None, True)
-    assert vars(first)["stubborn"] == "<Stubborn, whose repr() raised RuntimeError>"
-    assert vars(first)["huge"] == "<int, whose repr() raised ValueError>"
+    assert vars(first)["stubborn"] == "<Stubborn, whose str() raised RuntimeError>"
+    assert vars(first)["huge"] == "<int, whose str() raised ValueError>"
     assert "not formatted: RuntimeError" in second.getMessage()
     assert third.getMessage() == "'%d and %d' with arguments ('x',) (not formatted: TypeError)"
     assert failed.exc_info is None
@@ -263,7 +189,7 @@ def test_of_a_message_of_10_mib_both_ends_arrive(sink: Sink) -> None:
 def test_a_record_survives_the_way(text: str, value: object) -> None:
     record = logging.LogRecord("name", 30, "/path.py", 7, "%s", (text,), None, "function")
     vars(record)["extra"] = value
-    arrived = from_bytes(to_bytes(record))
+    arrived = unpacked(packed(record))
     assert arrived.getMessage() == text
     assert vars(arrived)["extra"] == value
     unchanged = {name: v for name, v in vars(record).items() if name not in ("args", "msg")}
@@ -273,15 +199,30 @@ def test_a_record_survives_the_way(text: str, value: object) -> None:
 def test_a_record_of_a_thousand_long_extras_loses_the_extras() -> None:
     record = logging.LogRecord("name", 30, "/path.py", 7, "kept", (), None)
     vars(record).update({f"extra{i}": "😀" * 4000 for i in range(1000)})
-    frame = to_bytes(record)
+    frame = packed(record)
     assert len(frame) < FRAME_LIMIT
-    assert from_bytes(frame).getMessage() == "kept"
+    assert unpacked(frame).getMessage() == "kept"
 
 
-@pytest.mark.parametrize("frame", [b"", b"{", b"[]", b'"x"', b'{"name": "x"}', b"\xff", b"null"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b'{"name": "x"}',
+        b"\xff",
+        b"null",
+        b"[1]",
+        b'[1, "x"]',
+        b'["root", [0], {}]',
+        b'["root", ["0"], {}]',
+    ],
+)
 def test_what_is_no_record_is_a_value_error(frame: bytes) -> None:
     with pytest.raises(ValueError):
-        from_bytes(frame)
+        unpack(frame)
 
 
 # What is dropped
@@ -461,19 +402,21 @@ def test_children_that_are_killed_silence_nobody(sink: Sink) -> None:
 def test_a_torn_record_ends_the_reader_without_loss_of_those_before_it(
     sink: Sink, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    handler = PipeHandler("a#0", 10)
-    record = to_bytes(logging.LogRecord(log.name, 20, "", 0, "whole", (), None))
-    handler.writer.send_bytes(record)
-    handler.writer.send_bytes(b"garbage")
-    handler.writer.send_bytes(record)
-    os.write(handler.writer.fileno(), struct.pack("!i", len(record)) + record[:-1])
-    handler.writer.close()
-    handler.start_receiving()
-    handler.join(PATIENCE)
-    assert not handler.running
-    handler.close_ends()
+    end, writer = Pipe(duplex=False)
+    reader = LogReader("a#0", end, find_sinks())
+    record = packed(logging.LogRecord(log.name, 20, "", 0, "whole", (), None))
+    writer.send_bytes(record)
+    writer.send_bytes(b"garbage")
+    writer.send_bytes(pack(logging.LogRecord("x", 20, "", 0, "to nobody", (), None), "x", None))
+    writer.send_bytes(record)
+    os.write(writer.fileno(), struct.pack("!i", len(record)) + record[:-1])
+    writer.close()
+    reader.start()
+    reader.join(PATIENCE)
+    assert not reader.running
+    reader.close()
     assert sink.messages() == ["whole", "whole"]
-    assert sink.dropped() == [1]
+    assert sink.dropped() == [2]
     assert capsys.readouterr().err == ""
 
 
@@ -528,7 +471,9 @@ def test_closing_in_a_child_that_nobody_reads_ends_in_time_and_says_what_is_lost
     with stderr_into(tmp_path / "stderr"):
         pid = fork(live)  # and no in_master
     assert status_of(pid) == 0
-    found = re.search(r"event=log_records_dropped slot=a#0 n=(\d+)", (tmp_path / "stderr").read_text())
+    found = re.search(
+        r"event=log_records_dropped receiver=a slot=a#0 pid=\d+ n=(\d+)", (tmp_path / "stderr").read_text()
+    )
     line.in_master()
     line.close_in_master(PATIENCE)
     assert found

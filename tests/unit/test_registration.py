@@ -13,6 +13,7 @@ from domain_events.errors import InvalidName
 from domain_events.events import DomainEvent
 from domain_events.policy import Backoff, Policy
 from domain_events.registration import LARGEST_PREFETCH, Registration
+from domain_events.transport.subscription import default_prefetch
 from tests.registrations import register
 
 
@@ -29,7 +30,7 @@ class Handler:
 
 
 async def handle_async(event: DomainEvent) -> None:
-    """Would do nothing when called."""
+    """Runs in the event loop."""
 
 
 def handle_lazily(event: DomainEvent) -> Iterator[None]:
@@ -42,7 +43,15 @@ async def handle_lazily_async(event: DomainEvent) -> AsyncIterator[None]:
 
 class AsyncHandler:
     async def __call__(self, event: DomainEvent) -> None:
-        """Would do nothing when called."""
+        """Runs in the event loop."""
+
+    async def method(self, event: DomainEvent) -> None:
+        """Runs in the event loop."""
+
+
+class LazyHandler:
+    def __call__(self, event: DomainEvent) -> Iterator[None]:
+        yield
 
 
 def test_a_registration_holds_what_was_given():
@@ -61,6 +70,8 @@ def test_a_registration_holds_what_was_given():
         queue_type="classic",
         exchange="other",
         connection_settings=None,
+        threads=4,
+        single_active=True,
     )
     assert registration == Registration(
         name="printer",
@@ -75,6 +86,9 @@ def test_a_registration_holds_what_was_given():
         queue_type="classic",
         exchange="other",
         connection_settings=None,
+        is_async=False,
+        concurrency=4,
+        single_active=True,
     )
 
 
@@ -119,11 +133,57 @@ def test_a_bad_binding_key_is_refused(keys: Any):
 
 @pytest.mark.parametrize(
     "handler",
-    [handle_async, handle_lazily, handle_lazily_async, AsyncHandler(), functools.partial(handle_async)],
+    [handle_lazily, handle_lazily_async, LazyHandler(), functools.partial(handle_lazily)],
 )
 def test_a_handler_that_would_do_nothing_when_called_is_refused(handler: Any):
-    with pytest.raises(TypeError, match=r"receiver 'printer': .* asyncio\.run"):
+    with pytest.raises(TypeError, match=r"receiver 'printer': .* a generator does nothing"):
         register(handler)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        handle_async,
+        AsyncHandler(),
+        AsyncHandler().method,
+        functools.partial(handle_async),
+        functools.partial(AsyncHandler()),
+        functools.partial(functools.partial(AsyncHandler().method)),
+    ],
+)
+def test_an_async_handler_is_told_by_what_a_call_of_it_runs(handler: Any):
+    registration = register(handler)
+    assert registration.is_async
+    assert registration.concurrency == 10
+    assert register(handler, concurrency=3).concurrency == 3
+
+
+@pytest.mark.parametrize("handler", [handle, Handler(), Handler().method, functools.partial(Handler()), print, Handler])
+def test_every_other_handler_is_a_plain_one_and_has_as_many_events_in_hand_as_threads(handler: Any):
+    registration = register(handler)
+    assert not registration.is_async
+    assert registration.concurrency == 1
+    assert register(handler, threads=8).concurrency == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "prefetch"),
+    [
+        ({}, 16),
+        ({"threads": 8}, 16),
+        ({"threads": 9}, 18),
+        ({"handler": handle_async}, 20),
+        ({"handler": handle_async, "concurrency": 1}, 16),
+        ({"handler": handle_async, "concurrency": 10_000}, LARGEST_PREFETCH),
+    ],
+)
+def test_as_many_events_wait_as_are_in_hand(given: dict[str, Any], prefetch: int):
+    assert default_prefetch(register(**given).concurrency) == prefetch
+
+
+def test_a_prefetch_may_be_as_small_as_what_is_in_hand():
+    assert register(threads=8, prefetch=8).prefetch == 8
+    assert register(handle_async, concurrency=100, prefetch=100).prefetch == 100
 
 
 @pytest.mark.parametrize(
@@ -152,9 +212,19 @@ def test_a_handler_that_would_do_nothing_when_called_is_refused(handler: Any):
         ({"max_retries": None}, TypeError, "max_retries=None"),
         ({"processes": 0}, ValueError, "processes=0 must be between 1 and 1000"),
         ({"processes": 1001}, ValueError, "processes=1001"),
-        ({"prefetch": 0}, ValueError, "prefetch=0 must be between 1 and 2000"),
-        ({"prefetch": LARGEST_PREFETCH + 1}, ValueError, "prefetch=2001"),
+        ({"prefetch": 0}, ValueError, "prefetch=0 must be between 1 and 10000"),
+        ({"prefetch": LARGEST_PREFETCH + 1}, ValueError, "prefetch=10001"),
         ({"prefetch": "10"}, TypeError, "prefetch='10'"),
+        ({"prefetch": 7, "threads": 8}, ValueError, "prefetch=7 is less than threads=8"),
+        ({"prefetch": 9, "handler": handle_async}, ValueError, "prefetch=9 is less than concurrency=10"),
+        ({"threads": 0}, ValueError, "threads=0 must be between 1 and 1000"),
+        ({"threads": 1001}, ValueError, "threads=1001"),
+        ({"threads": "8"}, TypeError, "threads='8'"),
+        ({"threads": 2, "handler": handle_async}, ValueError, "threads=2 is for plain handlers"),
+        ({"concurrency": 10}, ValueError, "concurrency=10 is for `async def` handlers"),
+        ({"concurrency": 0, "handler": handle_async}, ValueError, "concurrency=0 must be between 1 and 10000"),
+        ({"concurrency": 10_001, "handler": handle_async}, ValueError, "concurrency=10001"),
+        ({"concurrency": 1.5, "handler": handle_async}, TypeError, "concurrency=1.5"),
     ],
 )
 def test_a_bad_option_is_refused_and_the_receiver_and_the_option_named(

@@ -22,6 +22,7 @@ from domain_events.supervisor.slots import (
     ForceAsked,
     Forked,
     ForkFailed,
+    LastExit,
     Rules,
     Slot,
     State,
@@ -34,8 +35,8 @@ from domain_events.supervisor.status import is_ready, status_line
 from domain_events.supervisor.transitions import TABLE, step
 
 RULES = Rules(grace=30, kill_after=5, backoff=Backoff(base=0.5, cap=60), stable_after=30, boot_timeout=60)
-CRASH = Exited(ending=Ending(code=70), spread=0.5)
-SEGFAULT = Exited(ending=Ending(signal=11), in_flight=True, spread=0.5)
+CRASH = Exited(exit=LastExit(ending=Ending(code=70), at=1.0), spread=0.5)
+SEGFAULT = Exited(exit=LastExit(ending=Ending(signal=11), at=1.0, in_flight="event-1"), spread=0.5)
 
 
 def after(*events: tuple[float, Event], slot: Slot | None = None) -> Slot:
@@ -87,7 +88,8 @@ def test_crashes_wait_twice_as_long_each_time_up_to_the_cap_and_are_then_shown_a
 def test_a_crash_after_a_stable_run_is_started_again_at_once_and_forgets_the_failures() -> None:
     slot = after((0, Forked(1)), (0, CRASH), (1, Forked(2)), (1, Booted()), (1, Consuming()), (31, SEGFAULT))
     assert (slot.state, slot.due, slot.failures, slot.restarts) == (State.PENDING, 31, 0, 2)
-    assert slot.last_ending == Ending(signal=11)
+    assert slot.last_exit is not None
+    assert (slot.last_exit.ending, slot.last_exit.in_flight) == (Ending(signal=11), "event-1")
     slot = after((31, Forked(3)), (31, CRASH), slot=slot)
     assert (slot.failures, slot.due) == (1, 31.5)
 
@@ -106,7 +108,7 @@ def test_a_child_that_never_consumed_was_not_stable_however_short_that_need_be()
 
 
 def test_a_wrong_configuration_goes_to_the_cap_at_once_even_after_a_stable_run() -> None:
-    exited = Exited(ending=Ending(code=78), spread=0.0)
+    exited = Exited(exit=LastExit(ending=Ending(code=78), at=1.0), spread=0.0)
     for slot in (after((0, Forked(1)), (0, Booted()), (100, exited)), after((100, exited), slot=running())):
         assert (slot.state, slot.due) == (State.FAILED, 160)
         assert slot.reason == "configuration (exit 78)"
@@ -124,7 +126,7 @@ def test_a_child_that_does_not_boot_is_dumped_then_told_to_leave_then_killed() -
         slot, actions = step(slot, TimePassed(), now, RULES)
         acted.append(actions)
     assert acted == [(), (Action.DUMP,), (), (Action.QUIT,), (), (Action.KILL,), ()]
-    slot = after((166, Exited(ending=Ending(signal=9), spread=0.5)), slot=slot)
+    slot = after((166, Exited(exit=LastExit(ending=Ending(signal=9), at=1.0), spread=0.5)), slot=slot)
     assert (slot.state, slot.reason) == (State.BACKOFF, "not booted within 60 s (SIGKILL)")
     assert not slot.cut
 
@@ -135,18 +137,18 @@ def test_a_stop_drains_by_the_deadline() -> None:
     assert slot.ladder == ((40, Action.DUMP), (40 + DUMP_TIME, Action.QUIT), (45, Action.KILL))
     again, actions = step(slot, StopAsked(), 20, RULES)
     assert (again, actions) == (slot, ())
-    slot = after((20, Exited(ending=Ending(code=0), spread=0.5)), slot=slot)
+    slot = after((20, Exited(exit=LastExit(ending=Ending(code=0), at=1.0), spread=0.5)), slot=slot)
     assert (slot.state, slot.cut, slot.restarts) == (State.STOPPED, False, 0)
 
 
 @pytest.mark.parametrize("ending", [Ending(code=80), Ending(signal=9), Ending(signal=11)])
 def test_what_is_cut_in_a_drain_is_remembered(ending: Ending) -> None:
-    slot = after((10, StopAsked()), (11, Exited(ending=ending, spread=0.5)), slot=running())
+    slot = after((10, StopAsked()), (11, Exited(exit=LastExit(ending=ending, at=1.0), spread=0.5)), slot=running())
     assert slot.cut
 
 
 def test_a_child_that_needed_force_was_cut_even_if_it_then_left_by_itself() -> None:
-    clean = Exited(ending=Ending(code=0), spread=0.5)
+    clean = Exited(exit=LastExit(ending=Ending(code=0), at=1.0), spread=0.5)
     assert after((10, StopAsked()), (41, TimePassed()), (41, clean), slot=running()).cut
     assert not after((10, ForceAsked()), (11, clean), slot=running()).cut, "idle children leave at once"
 
@@ -185,7 +187,7 @@ def test_giving_up_needs_all_receivers_to_fail_for_so_long() -> None:
 def test_an_outage_of_the_broker_starts_the_clock_of_giving_up_anew() -> None:
     slot = after((0, Forked(1)), (0, CRASH), (1, Forked(2)), (1, Booted()), (1, Waiting("away")))
     assert give_up_at((slot,), 300) is None
-    slot = after((1000, Exited(ending=Ending(signal=9), spread=0.5)), slot=slot)
+    slot = after((1000, Exited(exit=LastExit(ending=Ending(signal=9), at=1.0), spread=0.5)), slot=slot)
     assert give_up_at((slot,), 300) == 1300
 
 
@@ -202,7 +204,7 @@ def test_ready_when_each_slot_has_booted_once_or_waits_for_its_next_try() -> Non
 
 
 def test_the_status_names_what_a_person_should_look_at_first() -> None:
-    failed = after((0, Forked(1)), (0, Exited(ending=Ending(code=78), spread=0.5)))
+    failed = after((0, Forked(1)), (0, Exited(exit=LastExit(ending=Ending(code=78), at=1.0), spread=0.5)))
     away = after((0, Waiting("connection refused")), slot=running())
     assert status_line((away, running(), failed), stopping=False) == (
         "1/3 consuming; printer#0 failed: configuration (exit 78); printer#0 starting: connection refused"
@@ -241,7 +243,7 @@ EVENTS: list[Event] = [
     Waiting("away"),
     CRASH,
     SEGFAULT,
-    Exited(ending=Ending(), spread=0.9),
+    Exited(exit=LastExit(ending=Ending(), at=1.0), spread=0.9),
     TimePassed(),
     StopAsked(),
     ForceAsked(),

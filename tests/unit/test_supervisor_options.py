@@ -107,7 +107,7 @@ def test_a_bad_value_names_the_flag_or_the_variable_it_came_from(flag: str, text
         options(**{variable: text})
 
 
-RECEIVERS = [registered(name, "steady") for name in ("printer", "mailer", "sync_data")]
+RECEIVERS = [registered(f"{name}=steady") for name in ("printer", "mailer", "sync_data")]
 
 
 def chosen(**values: object) -> list[tuple[str, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,12 @@ def test_the_main_queue_is_a_quorum_queue_whose_safety_net_is_the_dead_letter_qu
 
 def test_a_classic_main_queue_has_no_other_arguments() -> None:
     assert main_queue(register(queue_type="classic")).arguments == {"x-queue-type": "classic"}
+
+
+@pytest.mark.parametrize("given", [{}, {"queue_type": "classic"}, {"durable": False}])
+def test_a_queue_with_a_single_active_consumer_says_so_and_differs_in_nothing_else(given: dict[str, Any]) -> None:
+    queue = main_queue(register(single_active=True, **given))
+    assert queue.arguments == {**main_queue(register(**given)).arguments, "x-single-active-consumer": True}
 
 
 @pytest.mark.parametrize("queue_type", ["quorum", "classic"])

@@ -115,3 +115,21 @@ def test_in_any_order_exactly_what_is_done_is_acked(steps: list[tuple[str, int]]
                 assert acked == done
     assert broker.open == set(in_hand)
     assert len(unsettled) == len(in_hand)
+
+
+@given(st.permutations(range(1, 31)), st.sets(st.integers(1, 30)))
+def test_when_events_end_in_any_order_no_ack_covers_one_in_hand(order: list[int], asked_after: set[int]) -> None:
+    unsettled = with_tags(30)
+    in_hand = set(order)
+    acked: set[int] = set()
+    for tag in order:
+        unsettled.done(tag)
+        in_hand.remove(tag)
+        if tag in asked_after or not in_hand:
+            for last, multiple in unsettled.take_acks():
+                covered = set(range(1, last + 1)) - acked if multiple else {last}
+                assert not covered & in_hand
+                assert not covered & acked
+                acked |= covered
+    assert acked == set(order)
+    assert len(unsettled) == 0

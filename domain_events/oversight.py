@@ -1,0 +1,37 @@
+"""What a supervisor wants of the consumer in its child: signs of life, a judgement of suspects, an end by force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspicion:
+    """What is known of an event that was in hand when a consumer died.
+
+    A suspect is handled alone, with no other event in hand: when the consumer dies again, its culprit is known.
+    """
+
+    deaths: int
+    cause: str  # of the last one, as `SIGSEGV`, `exit 3`, `timeout 2.0s`
+    stacks: str = ""  # of all threads, at the last death
+    condemned: bool  # to be set aside without calling the handler
+
+    @property
+    def reason(self) -> str:
+        return f"consumer died {self.deaths}x ({self.cause})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oversight:
+    """Every function is cheap, and raises nothing."""
+
+    forced: Callable[[bool], None]
+    """Called in the I/O thread on SIGQUIT; the argument tells whether a handler is running. Ends the process."""
+    judge: Callable[[str], Suspicion | None]
+    """Asked, with the event's id, before a handler is called, in the thread of the handler."""
+    beat: Callable[[], None]
+    """A sign of life of the I/O thread."""
+    beat_every: float
+    """Seconds between two signs of life, at most."""

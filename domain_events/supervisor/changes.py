@@ -1,0 +1,316 @@
+"""What changes while the master runs: a reload, a restart of one receiver, more or fewer processes, worn children.
+
+One change at a time. New code is imported by a loader meanwhile, so that a reload begins with code that works.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+from domain_events.supervisor import lines
+from domain_events.supervisor.crew import Crew
+from domain_events.supervisor.launch import Launch
+from domain_events.supervisor.loader import Loader, LoadFailed
+from domain_events.supervisor.nursery import Source
+from domain_events.supervisor.rollout import Add, Remove, Replace, Result, Rollout, Step
+from domain_events.supervisor.seats import Seat
+from domain_events.supervisor.slots import State
+
+logger = logging.getLogger(__package__)
+
+LOAD_TIMEOUT = 120.0
+"""Seconds that an application may take to be imported again."""
+
+Done = Callable[[str], None]
+"""Told how a change has ended: the problem, or an empty text."""
+
+
+class Changes:
+    """Belongs to the master's loop."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        source: Source,
+        selector: selectors.BaseSelector,
+        launch: Launch,
+        *,
+        retire: Callable[[Seat, float], None],
+        patience: float,
+    ) -> None:
+        """`source`: the code of now; `patience`: seconds that a new child has until it consumes."""
+        self.source = source
+        self.directories: Sequence[str] = ()
+        self._crew = crew
+        self._selector = selector
+        self._launch = launch
+        self._retire = retire
+        self._patience = patience
+        self._scaled: dict[str, int] = {}  # by an operator, until the master ends
+        self._loader: Loader | None = None  # while it imports
+        self._load_until = 0.0
+        self._loaded: Loader | None = None  # until its rollout begins
+        self._rollout: Rollout | None = None
+        self._on_end: Callable[[Result], None] = lambda result: None
+        self._waiters: list[Done] = []  # for the reload of now
+        self._next_waiters: list[Done] = []  # for the one after it
+        self._is_wanted_again = False
+        self._queue: deque[tuple[Callable[[float], None], Done]] = deque()
+        self._old_sources: list[Source] = []
+        self._is_rolling_reload = False
+        self._is_over = False
+
+    @property
+    def is_reloading(self) -> bool:
+        return self._loader is not None or self._loaded is not None or self._is_rolling_reload
+
+    @property
+    def due(self) -> float | None:
+        if self._loader is not None:
+            return self._load_until
+        return None if self._rollout is None else self._rollout.due
+
+    @property
+    def loaders(self) -> Iterator[Loader]:
+        for source in (self._loader, self._loaded, self.source, *self._old_sources):
+            if isinstance(source, Loader):
+                yield source
+
+    def close_descriptors(self) -> None:
+        """In a child of the master."""
+        for loader in self.loaders:
+            loader.close_descriptors()
+
+    close = close_descriptors
+
+    # What can be asked for
+
+    def reload(self, done: Done | None = None, why: str | None = None) -> None:
+        """Bring in the code as it is now. During a reload: once more after it, for the code may be newer."""
+        if self._is_over:
+            if done is not None:
+                done("the master is stopping")
+        elif self.is_reloading:
+            self._is_wanted_again = True
+            self._next_waiters += [done] if done else []
+        else:
+            self._waiters += [done] if done else []
+            self._begin_reload(why)
+
+    def restart(self, receiver: str, done: Done) -> None:
+        """New children for a receiver, with the code of now, when nothing else changes."""
+
+        def begin(now: float) -> None:
+            seats = self._crew.staying(receiver)
+            steps = [Replace(seat=seat, post=seat.post, source=seat.source) for seat in seats]
+            self._roll(steps, lambda result: done(result.problem))
+
+        self._soon(begin, done)
+
+    def scale(self, receiver: str, processes: int, done: Done) -> None:
+        """So many processes for a receiver, until the master ends, when nothing else changes."""
+
+        def begin(now: float) -> None:
+            post = next((post for post in self.source.posts if post.receiver == receiver), None)
+            if post is None:
+                done(f"there is no receiver {receiver!r} any more")
+                return
+            self._scaled[receiver] = processes
+            seats = self._crew.staying(receiver)
+            for seat in seats[processes:]:
+                self._retire(seat, now)
+            for index in _free_indices(seats, processes):
+                self._crew.add(post, index, self.source, now)
+            done("")
+
+        self._soon(begin, done)
+
+    def _soon(self, begin: Callable[[float], None], done: Done) -> None:
+        if self._is_over:
+            done("the master is stopping")
+        else:
+            self._queue.append((begin, done))
+
+    def processes_of(self, receiver: str) -> int:
+        """How many there should be."""
+        registered = next((post.processes for post in self.source.posts if post.receiver == receiver), 0)
+        return self._scaled.get(receiver, registered)
+
+    @property
+    def scalable(self) -> list[str]:
+        """The receivers that run, or are registered, with more than one process; without such, all of them."""
+        posts = self.source.posts
+        several = [post.receiver for post in posts if max(post.processes, self.processes_of(post.receiver)) > 1]
+        return several or [post.receiver for post in posts]
+
+    def cancel(self) -> None:
+        """The master stops: nothing changes any more."""
+        self._is_over = True
+        if self._loader is not None:
+            self._drop_loader()
+        self._rollout = None
+        for done in (*self._waiters, *self._next_waiters, *(done for _, done in self._queue)):
+            done("the master is stopping")
+        self._waiters, self._next_waiters = [], []
+        self._queue.clear()
+
+    # The loop
+
+    def advance(self, now: float) -> None:
+        """To be called in each turn of the loop."""
+        if self._is_over:
+            return
+        if self._loader is not None:
+            if not self._load_until:
+                self._load_until = now + LOAD_TIMEOUT
+            elif now >= self._load_until:
+                self._has_failed(f"the new code was not imported within {LOAD_TIMEOUT:g} s")
+        if self._rollout is not None:
+            result = self._rollout.advance(now)
+            if result is not None:
+                self._rollout = None
+                self._on_end(result)
+        if self._rollout is None:
+            self._begin_next(now)
+
+    def _begin_next(self, now: float) -> None:
+        if self._loaded is not None:
+            loader, self._loaded = self._loaded, None
+            self._begin_takeover(loader)
+        elif self._loader is None and self._is_wanted_again:
+            self._is_wanted_again = False
+            self._waiters, self._next_waiters = self._next_waiters, []
+            self._begin_reload(None)
+        elif isinstance(self.source, Loader) and self.source.is_broken and self._loader is None:
+            self._begin_reload("the loader has ended")
+        elif self._queue and self._loader is None:
+            begin, _ = self._queue.popleft()
+            begin(now)
+        else:
+            self._recycle_next(now)
+
+    def _recycle_next(self, now: float) -> None:
+        for seat in self._crew.seats:
+            ready = seat.worn and now >= seat.recycle_at and seat.slot.state is State.CONSUMING
+            if ready and not (seat.is_leaving or seat.is_candidate):
+                seat.log_line(logging.INFO, "child_recycle", reason=seat.worn)
+                step = Replace(seat=seat, post=seat.post, source=seat.source)
+                self._roll([step], lambda result, seat=seat, now=now: self._on_recycled(seat, result, now))  # type: ignore[misc]
+                return
+
+    def _on_recycled(self, seat: Seat, result: Result, now: float) -> None:
+        if result.problem:
+            # It works on, worn as it is.
+            seat.recycle_at = now + self._patience
+            logger.warning("%s stays, for its successor does not consume: %s", seat.slot.name, result.problem)
+
+    # A reload
+
+    def _begin_reload(self, why: str | None) -> None:
+        try:
+            loader = Loader(self._launch)
+        except OSError as error:
+            self._has_failed(f"no process for it: {error.strerror}")
+            return
+        lines.write(logger, logging.INFO, "reload_begin", pid=loader.pid, reason=why)
+        self._loader = loader
+        self._load_until = 0.0
+        self._selector.register(loader.fileno(), selectors.EVENT_READ, self._on_hello)
+
+    def _on_hello(self) -> None:
+        loader = self._loader
+        assert loader is not None
+        try:
+            if not loader.hello():
+                return
+        except LoadFailed as error:
+            self._has_failed(str(error))
+            return
+        self._selector.unregister(loader.fileno())
+        self._loader = None
+        self._loaded = loader
+        self.directories = loader.directories
+
+    def _begin_takeover(self, loader: Loader) -> None:
+        before, self.source = self.source, loader
+        names_before = list(self._crew.receivers)
+        self._crew.order([post.receiver for post in loader.posts])
+        self._is_rolling_reload = True
+
+        def ended(result: Result) -> None:
+            self._is_rolling_reload = False
+            if result.problem:
+                self.source = before
+                self._crew.order(names_before)
+                self._old_sources.append(loader)
+                self._say_failed(f"{result.problem}; everything is as before")
+            else:
+                self._old_sources.append(before)
+                lines.write(logger, logging.INFO, "reload_ok", n=len(self._crew.shown))
+                self._tell("")
+            self._let_unused_go()
+
+        self._roll(list(self._plan(loader)), ended)
+
+    def _plan(self, source: Source) -> Iterator[Step]:
+        """From the seats of now to what the new code registers. What may fail goes first."""
+        posts = {post.receiver: post for post in source.posts}
+        removed: list[Step] = []
+        added: list[Step] = []
+        for name in dict.fromkeys([*posts, *(seat.slot.receiver for seat in self._crew.seats)]):
+            seats = self._crew.staying(name)
+            wanted = self._scaled.get(name, posts[name].processes) if name in posts else 0
+            for seat in seats[:wanted]:
+                yield Replace(seat=seat, post=posts[name], source=source)
+            added += [Add(post=posts[name], index=index, source=source) for index in _free_indices(seats, wanted)]
+            removed += [Remove(seat=seat) for seat in seats[wanted:]]
+        yield from added
+        yield from removed
+
+    def _has_failed(self, problem: str) -> None:
+        if self._loader is not None:
+            self._drop_loader()
+        self._say_failed(problem)
+
+    def _say_failed(self, problem: str) -> None:
+        lines.write(logger, logging.ERROR, "reload_failed", reason=problem)
+        self._tell(problem)
+
+    def _tell(self, problem: str) -> None:
+        waiters, self._waiters = self._waiters, []
+        for done in waiters:
+            done(problem)
+
+    def _drop_loader(self) -> None:
+        assert self._loader is not None
+        with suppress(KeyError):
+            self._selector.unregister(self._loader.fileno())
+        self._loader.close()
+        self._old_sources.append(self._loader)
+        self._loader = None
+
+    def _let_unused_go(self) -> None:
+        used = {id(seat.source) for seat in self._crew.seats} | {id(self.source)}
+        for source in [source for source in self._old_sources if id(source) not in used]:
+            source.close()
+
+    def reap(self) -> None:
+        """Loaders that have ended."""
+        for loader in list(self.loaders):
+            if loader.has_ended() and loader in self._old_sources:
+                self._old_sources.remove(loader)
+
+    def _roll(self, steps: Sequence[Step], on_end: Callable[[Result], None]) -> None:
+        self._rollout = Rollout(steps, self._crew, retire=self._retire, patience=self._patience)
+        self._on_end = on_end
+
+
+def _free_indices(seats: Sequence[Seat], wanted: int) -> list[int]:
+    """For the processes that are missing."""
+    used = {seat.slot.index for seat in seats}
+    free = [index for index in range(wanted) if index not in used]
+    return free[: max(0, wanted - len(seats))]

@@ -1,0 +1,86 @@
+"""All seats of a master, and the memory that they share with their children."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from domain_events.supervisor.blame import SIZE as BLAME_SIZE
+from domain_events.supervisor.blame import Blame
+from domain_events.supervisor.nursery import Source
+from domain_events.supervisor.posts import Post
+from domain_events.supervisor.seats import Seat
+from domain_events.supervisor.shm import Arena, Record, Region, record_size
+from domain_events.supervisor.slots import Slot, State
+
+
+class Crew:
+    """Seats come and go; the order is that of the receivers."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.seats: list[Seat] = []
+        self.receivers: list[str] = []  # in order, also those without a seat
+        self._arena = arena
+        self._blame: dict[str, Region] = {}
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return tuple(seat.slot for seat in self.seats)
+
+    @property
+    def shown(self) -> tuple[Slot, ...]:
+        """One for each process that there should be: without those that leave, and those on trial."""
+        return tuple(seat.slot for seat in self.seats if not (seat.is_leaving or seat.is_candidate))
+
+    def staying(self, receiver: str) -> list[Seat]:
+        """The seats of a receiver that are neither leaving nor on trial, by index."""
+        found = [s for s in self.seats if s.slot.receiver == receiver and not (s.is_leaving or s.is_candidate)]
+        return sorted(found, key=lambda seat: seat.slot.index)
+
+    def add(self, post: Post, index: int, source: Source, now: float, heir_of: Seat | None = None) -> Seat:
+        """A new seat, to be filled now. `heir_of`: the seat that it may replace, and whose counts it carries on."""
+        region = self._arena.allocate(record_size(post.concurrency))
+        slot = Slot(receiver=post.receiver, index=index, due=now, since=now)
+        record = Record(self._arena.view(region), post.concurrency)
+        seat = Seat(slot=slot, post=post, source=source, region=region, record=record)
+        at = len(self.seats)
+        if heir_of is not None:
+            seat.is_candidate = True
+            at = self.seats.index(heir_of) + 1 if heir_of in self.seats else at
+        else:
+            same = [number for number, other in enumerate(self.seats) if other.slot.receiver == post.receiver]
+            at = same[-1] + 1 if same else at
+        self.seats.insert(at, seat)
+        if post.receiver not in self.receivers:
+            self.receivers.append(post.receiver)
+        return seat
+
+    def remove(self, seat: Seat) -> None:
+        """It has no process any more."""
+        self.seats.remove(seat)
+        heir = seat.heir
+        if heir is not None:
+            heir.earlier += seat.counters
+            if heir.slot.last_exit is None:
+                heir.slot = replace(heir.slot, last_exit=seat.slot.last_exit)
+        self._arena.free(seat.region)
+
+    def sweep(self) -> None:
+        """Remove the seats that were to be left, and are."""
+        for seat in [seat for seat in self.seats if seat.is_leaving and seat.slot.state is State.STOPPED]:
+            if seat.process is None:
+                self.remove(seat)
+
+    def order(self, receivers: Sequence[str]) -> None:
+        """These, in this order, are the receivers of now."""
+        self.receivers = list(receivers)
+        rank = {name: number for number, name in enumerate(receivers)}
+        self.seats.sort(key=lambda seat: rank.get(seat.slot.receiver, len(rank)))  # stable
+
+    def blame_region(self, receiver: str) -> Region:
+        if receiver not in self._blame:
+            self._blame[receiver] = self._arena.allocate(BLAME_SIZE)
+        return self._blame[receiver]
+
+    def blame(self, receiver: str) -> Blame:
+        return Blame(self._arena.view(self.blame_region(receiver)))

@@ -1,0 +1,63 @@
+"""Processes that nobody asked for: what handlers have started and left behind becomes a child of the master."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+
+def reap(ours: Callable[[int], bool]) -> int:
+    """Reap strangers that have ended; gives how many. `ours` is told each pid: True when it has seen to it."""
+    count = 0
+    seen: set[int] = set()
+    while True:
+        try:
+            # A look only: the ends of our own children are for those who know them.
+            info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return count
+        if info is None or info.si_pid in seen:
+            return count
+        seen.add(info.si_pid)
+        if not ours(info.si_pid):
+            with suppress(ChildProcessError):
+                os.waitpid(info.si_pid, os.WNOHANG)
+            count += 1
+
+
+def children() -> list[int]:
+    """The pids of all children of this process (proc(5)); none where the kernel does not tell."""
+    found: list[int] = []
+    with suppress(OSError, ValueError):
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children", "rb") as file:
+                found += [int(pid) for pid in file.read().split()]
+    return found
+
+
+def end_all(patience: float) -> list[int]:
+    """SIGTERM to every child that is left, and SIGKILL `patience` seconds later; gives those that had to be told.
+
+    At the very end only: it waits.
+    """
+    told = children()
+    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 1.0)):
+        deadline = time.monotonic() + seconds
+        for pid in children():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+                os.kill(pid, signal.SIGCONT)
+        while children() and time.monotonic() < deadline:
+            _reap_any()
+            if children():
+                time.sleep(0.01)
+    return told
+
+
+def _reap_any() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
