@@ -169,38 +169,45 @@ class Changes:
                 self._load_until = now + LOAD_TIMEOUT
             elif now >= self._load_until:
                 self._has_failed(f"the new code was not imported within {LOAD_TIMEOUT:g} s")
-        if self._rollout is not None:
-            result = self._rollout.advance(now)
+        while self._rollout is not None or self._begin_next(now):
+            result = self._rollout.advance(now) if self._rollout is not None else None
             if result is not None:
                 self._rollout = None
                 self._on_end(result)
-        if self._rollout is None:
-            self._begin_next(now)
+            elif self._rollout is not None:
+                return
 
-    def _begin_next(self, now: float) -> None:
+    def _begin_next(self, now: float) -> bool:
+        """Whether there was something to begin; it may be over already."""
         if self._loaded is not None:
             loader, self._loaded = self._loaded, None
             self._begin_takeover(loader)
-        elif self._loader is None and self._is_wanted_again:
+            return True
+        if self._loader is not None:
+            return False
+        if self._is_wanted_again:
             self._is_wanted_again = False
             self._waiters, self._next_waiters = self._next_waiters, []
             self._begin_reload(None)
-        elif isinstance(self.source, Loader) and self.source.is_broken and self._loader is None:
+            return False
+        if isinstance(self.source, Loader) and self.source.is_broken:
             self._begin_reload("the loader has ended")
-        elif self._queue and self._loader is None:
+            return False
+        if self._queue:
             begin, _ = self._queue.popleft()
             begin(now)
-        else:
-            self._recycle_next(now)
+            return True
+        return self._recycle_next(now)
 
-    def _recycle_next(self, now: float) -> None:
+    def _recycle_next(self, now: float) -> bool:
         for seat in self._crew.seats:
             ready = seat.worn and now >= seat.recycle_at and seat.slot.state is State.CONSUMING
             if ready and not (seat.is_leaving or seat.is_candidate):
                 seat.log_line(logging.INFO, "child_recycle", reason=seat.worn)
                 step = Replace(seat=seat, post=seat.post, source=seat.source)
                 self._roll([step], lambda result, seat=seat, now=now: self._on_recycled(seat, result, now))  # type: ignore[misc]
-                return
+                return True
+        return False
 
     def _on_recycled(self, seat: Seat, result: Result, now: float) -> None:
         if result.problem:

@@ -21,14 +21,19 @@ from domain_events.supervisor.protocol import (
 )
 
 _CHUNK = 64 * 1024
+_LONGEST = 1e6  # seconds; much more does not fit into the system's timeval
 
 
 class MasterUnreachable(DomainEventError):
     """No master answers at this path: names it, the reason and the remedy."""
 
 
+class NoAnswer(MasterUnreachable):
+    """It may have taken the request, but has not answered in time."""
+
+
 def ask(path: str, request: Request, timeout: float | None) -> Reply:
-    """Raises MasterUnreachable. `timeout` is for all of it, in seconds; None: as long as the master lives."""
+    """Raises MasterUnreachable, or NoAnswer. `timeout`: seconds for all of it; None: as long as the master lives."""
     if "\0" in path or len(os.fsencode(path)) > LONGEST_PATH:
         raise MasterUnreachable(f"{path!r} cannot be a control socket: a path has at most {LONGEST_PATH} bytes")
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -41,7 +46,7 @@ def ask(path: str, request: Request, timeout: float | None) -> Reply:
                 connection.sendall(write_request(request))
             return read_reply(_line(connection, deadline))
     except TimeoutError:
-        raise MasterUnreachable(f"the master at {path} has not answered within {timeout:g} s") from None
+        raise NoAnswer(f"the master at {path} has not answered within {timeout:g} s") from None
     except (EOFError, ConnectionResetError):
         raise MasterUnreachable(f"the master at {path} hung up without an answer; see its log") from None
     except ProtocolError as error:
@@ -81,7 +86,7 @@ def _left(deadline: float | None) -> float | None:
     left = deadline - time.monotonic()
     if left <= 0:  # 0 would mean: do not wait at all
         raise TimeoutError
-    return left
+    return min(left, _LONGEST)
 
 
 def _reason(error: OSError, path: str) -> str:

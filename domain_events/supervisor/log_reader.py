@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from multiprocessing.connection import Connection
 
 from domain_events.supervisor import lines
 from domain_events.supervisor.log_frames import FRAME_LIMIT, Addressed, Dropped, unpack
+from domain_events.supervisor.packets import Unpacker
 from domain_events.supervisor.sinks import Sinks, deliver
 from domain_events.supervisor.threads import start_thread
 
 _log = logging.getLogger(__name__)
 
+_CHUNK = 16 * 1024  # bytes: what a master that is killed has read and not written
+
 
 class LogReader:
-    def __init__(self, slot: str, reader: Connection, sinks: Sinks) -> None:
-        """`slot`: of the child, for the logs."""
+    def __init__(self, slot: str, fd: int, sinks: Sinks) -> None:
+        """`slot`: of the child, for the logs; `fd`: of the pipe."""
         self._slot = slot
-        self._reader = reader
+        self._fd = fd
         self._sinks = sinks
         self._pid: int | None = None  # of the child, once it is known
         self._thread: threading.Thread | None = None
@@ -33,31 +36,32 @@ class LogReader:
 
     def close(self) -> None:
         """The end of the pipe, when nobody reads it."""
-        self._reader.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def start(self) -> None:
         try:
             self._thread = start_thread("log-reader", self._read_all)
         except RuntimeError as error:
-            self._reader.close()  # EPIPE sends the child to its stderr
+            self.close()  # EPIPE sends the child to its stderr
             _log.warning("no thread for the logs of %s, which will log to stderr: %s", self._slot, error)
 
     def _read_all(self) -> None:
+        unpacker = Unpacker(FRAME_LIMIT)
         lost = 0
-        while True:
-            try:
-                frame = self._reader.recv_bytes(FRAME_LIMIT)
-            except (EOFError, OSError):  # the end, perhaps in the middle of a frame: the child was killed
-                break
-            try:
-                self._take(frame)
-            except (ValueError, LookupError):  # no frame, or for a sink that is not here
-                lost += 1
+        # At the end there may be half a payload: the child was killed.
+        while chunk := os.read(self._fd, _CHUNK):
+            for payload in unpacker.feed(chunk):
+                try:
+                    self._take(payload)
+                except (ValueError, LookupError):  # no frame, or for a sink that is not here
+                    lost += 1
         if lost:
             self._say_dropped(lost, self._pid)
 
-    def _take(self, frame: bytes) -> None:
-        match unpack(frame):
+    def _take(self, payload: bytes) -> None:
+        match unpack(payload):
             case Dropped(n=n, pid=pid):
                 self._say_dropped(n, pid)
             case Addressed(record=record) as addressed:

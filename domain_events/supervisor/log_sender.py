@@ -1,74 +1,78 @@
-"""The writing end of the pipe of a child: a bounded buffer, and a thread that empties it.
+"""The writing end of the pipe of a child: a log call writes it itself, or leaves the record to a thread.
 
-Why a pipe of `multiprocessing` and not its `Queue`: `Queue.put` takes a lock that is not reentrant, so a log
-call in a signal handler that interrupts a log call would never return; it pickles; and it brings three
-semaphores that one writer and one reader do not need. The buffer is a `queue.SimpleQueue`: its `put` may be
-interrupted by itself.
+Itself, as long as the pipe takes the record at once: then it is out of the process, whatever kills that next.
+Otherwise it goes into a bounded buffer, which the thread "log-sender" empties. No log call ever waits, and none
+takes a lock: it may stand in a signal handler that has interrupted a log call, or that raises in the middle.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
 import time
-from multiprocessing.connection import Connection
+from collections import deque
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from domain_events.supervisor import lines
 from domain_events.supervisor.counting import Counter
 from domain_events.supervisor.log_frames import Addressed, pack_dropped, unpack
+from domain_events.supervisor.packets import MAX_PAYLOAD, packet, packets
 from domain_events.supervisor.stderr import StderrHandler
 from domain_events.supervisor.threads import start_thread
 
 _REPORT_DELAY = 1.0  # from the first dropped record that is noticed to the report of all of them
+_BIG = 16 * 1024  # bytes that count as one record
 
 
 class LogSender:
     """Made before the fork, started after it."""
 
-    def __init__(self, slot: str, writer: Connection, bound: int) -> None:
-        """`slot`: of the child, for the logs; `bound`: how many frames may wait, others are dropped."""
+    def __init__(self, slot: str, fd: int, bound: int) -> None:
+        """`slot`: of the child, for the logs; `bound`: how many records may wait, others are dropped."""
+        self.fd = fd  # of the pipe
         self.stderr = StderrHandler()  # where records go that cannot be sent
-        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._slot = slot
-        self._writer = writer
         self._bound = bound
+        # What waits. The thread takes the first one away when it has written it: while it has one in hand, the
+        # buffer is not empty, and who comes later goes behind it.
+        self._buffer: deque[bytes] = deque()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # not an Event: its `set` takes a lock
         self._dropped = Counter()
         self._reported = 0
         self._report_at: float | None = None
-        self._is_closed = False
+        self._is_stopped = False
         self._is_broken = False
         self._last_on_stderr: dict[str, object] = {}
         self._thread: threading.Thread | None = None
 
-    @property
-    def fd(self) -> int:
-        return self._writer.fileno()
-
     def close(self) -> None:
-        """The end of the pipe, on the side that does not send."""
-        self._writer.close()
+        """The end of the pipe, in a process that does not send. One that does holds it until it ends: a thread that
+        is about to write would else hit whatever file has got the number."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def start(self) -> None:
+        os.set_blocking(self.fd, False)
         try:
             self._thread = start_thread("log-sender", self._feed)
         except RuntimeError:  # no more threads for us
             self.detach()
 
     def detach(self) -> None:
-        """From here on to stderr: this process has no sender."""
-        self._is_closed = True
-        self._writer.close()
+        """From here on to stderr: this process has no sender, and no thread that could be about to write."""
+        self._is_stopped = True
+        self.close()
 
-    def send(self, frame: bytes) -> None:
-        """Never waits."""
-        if self._is_closed:
-            self._to_stderr(frame)
-        elif self._queue.qsize() >= self._bound:
-            self.drop()
-        else:
-            self._queue.put(frame)
+    def send(self, payload: bytes) -> None:
+        """Never waits, as long as the sender runs."""
+        if self._is_stopped:
+            self._to_stderr(payload)
+        elif self._buffer or self._is_broken or len(payload) > MAX_PAYLOAD or not self._write_at_once(payload):
+            self._leave(payload)
 
     def drop(self) -> None:
         """One record is lost."""
@@ -76,35 +80,58 @@ class LogSender:
 
     def stop(self, timeout: float) -> None:
         """Wait until all is written, at most `timeout` seconds. What is sent from then on goes to stderr."""
-        self._is_closed = True
-        self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():  # nobody reads: what waits and what is in its hand is lost with us
-                waiting = max(self._queue.qsize() - 1, 0)  # without the None
-                self._say_dropped(self._dropped.value() - self._reported + waiting + 1)
+        self._is_stopped = True
+        self._wake.put(None)
+        if self._thread is None:
+            return
+        self._thread.join(timeout)
+        if self._thread.is_alive():  # nobody reads: what waits and what is in its hand is lost with us
+            n = self._dropped.value() - self._reported
+            with suppress(IndexError):
+                while len(self._buffer) > 1:
+                    n += bool(self._buffer.pop())
+            self._say_dropped(n + len(self._buffer))
+        else:
+            while self._buffer:  # of threads that were a little late
+                self._to_stderr(self._buffer.popleft())
+
+    def _write_at_once(self, payload: bytes) -> bool:
+        try:
+            os.write(self.fd, packet(payload))
+        except BlockingIOError:
+            return False
+        except OSError:  # EPIPE: the master is gone
+            self._is_broken = True
+            return False
+        return True
+
+    def _leave(self, payload: bytes) -> None:
+        if len(self._buffer) >= self._bound:
+            self.drop()
+            return
+        self._buffer.append(payload)
+        for _ in range(len(payload) // _BIG):
+            self._buffer.append(b"")  # so that big ones take up more of the bound
+        self._wake.put(None)
 
     def _feed(self) -> None:
-        while True:
+        while not self._is_stopped or self._buffer:
             delay = self._until_report()
             if delay == 0:
                 self._report()
                 continue
-            try:
-                frame = self._queue.get(timeout=delay)
-            except Empty:
-                continue
-            if frame is None:
-                break
-            self._forward(frame)
-        while not self._queue.empty():  # sent while we were told to stop
-            if frame := self._queue.get():
-                self._forward(frame)
+            with suppress(Empty):
+                self._wake.get(timeout=delay)
+            while self._buffer:
+                if payload := self._buffer[0]:
+                    self._forward(payload)
+                self._buffer.popleft()
+                if self._until_report() == 0:
+                    self._report()
         self._report()
-        self._writer.close()
 
-    def _forward(self, frame: bytes) -> None:
-        if not self._write(frame) and not self._to_stderr(frame):
+    def _forward(self, payload: bytes) -> None:
+        if not self._write(payload) and not self._to_stderr(payload):
             self.drop()
 
     def _until_report(self) -> float | None:
@@ -123,16 +150,25 @@ class LogSender:
         if n and not self._write(pack_dropped(n, os.getpid())):
             self._say_dropped(n)
 
-    def _write(self, frame: bytes) -> bool:
-        if not self._is_broken:
-            try:
-                self._writer.send_bytes(frame)
-            except OSError:  # EPIPE: the master is gone
-                self._is_broken = True
+    def _write(self, payload: bytes) -> bool:
+        """Waits. False when there is no reader any more: the master is gone."""
+        for piece in packets(payload):
+            while not self._is_broken:
+                try:
+                    os.write(self.fd, piece)
+                    break
+                except BlockingIOError:
+                    poll = select.poll()
+                    poll.register(self.fd, select.POLLOUT)
+                    poll.poll()
+                except OSError:  # EPIPE
+                    self._is_broken = True
         return not self._is_broken
 
-    def _to_stderr(self, frame: bytes) -> bool:
-        addressed = unpack(frame)
+    def _to_stderr(self, payload: bytes) -> bool:
+        if not payload:
+            return True
+        addressed = unpack(payload)
         assert isinstance(addressed, Addressed)
         said = vars(addressed.record)
         if said == self._last_on_stderr:

@@ -4,10 +4,10 @@ Why not `install_mp_handler()` of multiprocessing-logging: its one shared queue 
 is SIGKILLed while it holds it silences every process for ever. Its handler is the base class of ours, see
 forwarder.py.
 
-A log call in a child costs the making of a JSON text and never waits. The thread "log-sender" writes the
-pipe; a thread "log-reader" of the master reads it and calls the sinks: the handlers that the loggers of the
-master have. When the master dies, what is in the pipe (at most 64 KiB on Linux) is lost, and what comes after
-goes to stderr.
+A log call in a child costs the making of a JSON text and a write to the pipe, and never waits; what the pipe does
+not take at once is left to the thread "log-sender". A thread "log-reader" of the master reads it and calls the
+sinks: the handlers that the loggers of the master have. When the master dies, what is in the pipe (at most 64 KiB
+on Linux) is lost, and what comes after goes to stderr.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing.connection import Connection, Pipe
 from typing import Self
 
 from domain_events.supervisor.forwarder import take_over
 from domain_events.supervisor.log_reader import LogReader
 from domain_events.supervisor.log_sender import LogSender
-from domain_events.supervisor.sinks import all_loggers, find_sinks
+from domain_events.supervisor.sinks import all_loggers, find_sinks, sinks_of
 from domain_events.supervisor.stderr import renew_stdio
 
-_HOLD_TIMEOUT = 1.0  # for the locks of the sinks: one that is stuck must not keep the master from forking
+_HOLD_TIMEOUT = 1.0  # seconds, for the locks of the sinks: one that is stuck must not keep the master from forking
+_LOCK_TIMEOUT = 0.05  # seconds, for one lock
+
+_hold_timeout = _HOLD_TIMEOUT
 
 _lines: set[LogLine] = set()  # those with open ends in this process; touched by the main thread only
 
@@ -44,7 +46,7 @@ class LogLine:
 
     def __init__(self, name: str, bound: int = 5000) -> None:
         """`name` of the child, for the logs; `bound`: how many records may wait in it, others are dropped."""
-        reader, writer = Pipe(duplex=False)
+        reader, writer = os.pipe()
         self._sinks = find_sinks()
         self._lay(LogSender(name, writer, bound), LogReader(name, reader, self._sinks))
         self._in_master: Mapping[str, int] = {name: len(sinks) for name, sinks in self._sinks.items()}
@@ -58,7 +60,7 @@ class LogLine:
         line = cls.__new__(cls)
         line._sinks = {}
         line._in_master = Counter(sinks)
-        line._lay(LogSender(name, Connection(fd, readable=False), bound), None)
+        line._lay(LogSender(name, fd, bound), None)
         return line
 
     def _lay(self, sender: LogSender, reader: LogReader | None) -> None:
@@ -151,7 +153,7 @@ def held_across_fork() -> Iterator[None]:
 
 
 def _all_handlers() -> list[logging.Handler]:
-    return list(dict.fromkeys(handler for logger in all_loggers() for handler in logger.handlers))
+    return list(dict.fromkeys(handler for logger in all_loggers() for handler in [*logger.handlers, *sinks_of(logger)]))
 
 
 def _hold(handlers: list[logging.Handler]) -> list[logging.Handler]:
@@ -160,16 +162,19 @@ def _hold(handlers: list[logging.Handler]) -> list[logging.Handler]:
     Gives all back and begins anew when it has to wait: handlers that call handlers take the locks in another
     order, and would wait for us.
     """
-    deadline = time.monotonic() + _HOLD_TIMEOUT
+    global _hold_timeout
+    deadline = time.monotonic() + _hold_timeout
     while True:
         is_last = time.monotonic() >= deadline
         held = []
         for handler in handlers:
-            if handler.lock is None or handler.lock.acquire(timeout=0.05):
+            if handler.lock is None or handler.lock.acquire(timeout=_LOCK_TIMEOUT):
                 held.append(handler)
             elif not is_last:
                 break
         else:
+            # Not a whole second for each fork, as long as nobody reads the log.
+            _hold_timeout = _HOLD_TIMEOUT if len(held) == len(handlers) else 0.0
             return held
         for handler in reversed(held):
             handler.release()

@@ -19,7 +19,14 @@ _inherited_streams: list[object] = []  # kept, for their finalizers would write 
 
 
 class StderrHandler(logging.Handler):
-    """Writes to descriptor 2: no buffer and no lock that a fork, a kill or a signal could leave half done."""
+    """Writes to descriptor 2: no buffer and no lock that a fork, a kill or a signal could leave half done.
+
+    Waits half a second when nobody reads it, but not for every record: those that follow do not wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._patience = _PATIENCE
 
     def handle(self, record: logging.LogRecord) -> bool:
         """True when it was written."""
@@ -27,7 +34,9 @@ class StderrHandler(logging.Handler):
             text = self.format(record)
         except Exception:  # noqa: BLE001  foreign code: the formatter that somebody has configured
             text = f"{record.levelname} {record.name} {record.msg}"
-        return write_stderr(text.encode("utf-8", "backslashreplace") + b"\n", _PATIENCE)
+        is_written = write_stderr(text.encode("utf-8", "backslashreplace") + b"\n", self._patience)
+        self._patience = _PATIENCE if is_written else 0.0
+        return is_written
 
 
 def write_stderr(line: bytes, patience: float) -> bool:
@@ -104,7 +113,7 @@ def renew_stdio() -> None:
 
 
 def _redirect_handlers(new: io.TextIOWrapper) -> None:
-    """The handlers of single loggers stay with the child and write by themselves."""
+    """Handlers that have no sink in the master stay with the child and write by themselves."""
     for logger in list(logging.getLogger().manager.loggerDict.values()):
         for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
             if isinstance(handler, logging.StreamHandler) and _descriptor(handler.stream) == new.fileno():

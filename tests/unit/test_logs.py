@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import re
@@ -15,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import TextIO
 
@@ -24,9 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain_events.supervisor.counting import Counter
-from domain_events.supervisor.log_frames import FRAME_LIMIT, Addressed, Dropped, pack, pack_dropped, unpack
+from domain_events.supervisor.log_frames import FRAME_LIMIT, Addressed, pack, unpack
 from domain_events.supervisor.log_reader import LogReader
 from domain_events.supervisor.logs import LogLine
+from domain_events.supervisor.packets import packet
 from domain_events.supervisor.sinks import find_sinks
 from tests.forking import (
     PATIENCE,
@@ -402,15 +401,14 @@ def test_children_that_are_killed_silence_nobody(sink: Sink) -> None:
 def test_a_torn_record_ends_the_reader_without_loss_of_those_before_it(
     sink: Sink, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    end, writer = Pipe(duplex=False)
+    end, writer = os.pipe()
     reader = LogReader("a#0", end, find_sinks())
     record = packed(logging.LogRecord(log.name, 20, "", 0, "whole", (), None))
-    writer.send_bytes(record)
-    writer.send_bytes(b"garbage")
-    writer.send_bytes(pack(logging.LogRecord("x", 20, "", 0, "to nobody", (), None), "x", None))
-    writer.send_bytes(record)
-    os.write(writer.fileno(), struct.pack("!i", len(record)) + record[:-1])
-    writer.close()
+    to_nobody = pack(logging.LogRecord("x", 20, "", 0, "to nobody", (), None), "x", None)
+    for payload in (record, b"garbage", to_nobody, record):
+        os.write(writer, packet(payload))
+    os.write(writer, packet(record)[:-1])
+    os.close(writer)
     reader.start()
     reader.join(PATIENCE)
     assert not reader.running
@@ -675,7 +673,7 @@ def test_text_that_the_master_has_not_written_yet_is_not_written_by_the_child(si
         single.removeHandler(direct)
     assert path.read_text().splitlines() == [
         "printed by the child",
-        "written by the child",
         "pending of the master",
+        "written by the child",
     ]
     assert sink.messages("app.single") == ["written by the child"]

@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Callable
 
 from domain_events.cli.operator import orders
-from domain_events.cli.operator.parsing import Parser, add_control, control
-from domain_events.supervisor.options import seconds
+from domain_events.cli.operator.parsing import Parser
 from domain_events.supervisor.protocol import Reload
 
-_WAIT = 300.0  # seconds
+_BEGIN = 10.0  # seconds
 
 _EPILOG = """\
 The new code is tried first; when it is broken, everything stays as it is. Then one receiver after the other is taken
@@ -28,27 +27,11 @@ examples:
 def add(add_parser: Callable[..., Parser]) -> None:
     parser = add_parser("reload", help="bring in new code, receiver by receiver", epilog=_EPILOG)
     parser.add_argument("--wait", action="store_true", help="until all receivers run it, or it has failed")
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=_seconds,
-        help=f"for the answer; 0: no limit (default: {orders.TIMEOUT:g}, with --wait {_WAIT:g})",
-    )
-    add_control(parser)
+    orders.add_arguments(parser, f"{_BEGIN:g}, with --wait {orders.PATIENCE:g}")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     wait: bool = arguments.wait
-    timeout: float | None = arguments.timeout
-    if timeout is None:
-        timeout = _WAIT if wait else orders.TIMEOUT
     done = "the new code runs" if wait else "the reload has begun; the log and `domain-events status` tell how it goes"
-    return orders.give(control(arguments), Reload(wait), timeout or None, done)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return orders.give(arguments, Reload(wait), done, orders.PATIENCE if wait else _BEGIN)

@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Callable
 
 from domain_events.cli.operator import orders
-from domain_events.cli.operator.parsing import Parser, add_control, control
+from domain_events.cli.operator.parsing import Parser
 from domain_events.supervisor.protocol import Restart
 
 _EPILOG = """\
-They run the code that the master has now; `domain-events reload` brings in new code.
+One after the other: each new one consumes before the old one drains. They run the code that the master has now;
+`domain-events reload` brings in new code.
 exit codes: 0 done, 1 it failed, 2 usage, 3 no master answers, 4 no such receiver
 
 examples:
@@ -21,10 +22,10 @@ examples:
 def add(add_parser: Callable[..., Parser]) -> None:
     parser = add_parser("restart", help="replace the processes of a receiver by fresh ones", epilog=_EPILOG)
     parser.add_argument("receiver", metavar="NAME", help="of the receiver")
-    add_control(parser)
+    orders.add_arguments(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     name: str = arguments.receiver
-    return orders.give(control(arguments), Restart(name), orders.TIMEOUT, f"{name} is being restarted")
+    return orders.give(arguments, Restart(name), f"{name} has been restarted")

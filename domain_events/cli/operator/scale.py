@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from domain_events.cli.operator import orders
-from domain_events.cli.operator.parsing import Parser, add_control, control
+from domain_events.cli.operator.parsing import Parser
 from domain_events.supervisor.protocol import MOST_PROCESSES, Scale
 
 _EPILOG = """\
@@ -23,14 +23,14 @@ examples:
 def add(add_parser: Callable[..., Parser]) -> None:
     parser = add_parser("scale", help="change how many processes a receiver has", epilog=_EPILOG)
     parser.add_argument("scale", metavar="NAME=N", type=_scale, help=f"N from 0 to {MOST_PROCESSES}")
-    add_control(parser)
+    orders.add_arguments(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     scale: Scale = arguments.scale
     processes = f"{scale.processes} process{'' if scale.processes == 1 else 'es'}"
-    return orders.give(control(arguments), scale, orders.TIMEOUT, f"{scale.receiver} has {processes} from now on")
+    return orders.give(arguments, scale, f"{scale.receiver} has {processes} now")
 
 
 def _scale(text: str) -> Scale:
