@@ -12,13 +12,14 @@ from typing import Any, NoReturn
 
 from domain_events.errors import ConfigurationError
 from domain_events.registration import Registration
-from domain_events.supervisor import titles
+from domain_events.supervisor import launch, titles
 from domain_events.supervisor.arguments import add_arguments, is_logging_given, read_modules, read_options
 from domain_events.supervisor.discovery import discover
 from domain_events.supervisor.exits import MasterExit
 from domain_events.supervisor.formats import configure
 from domain_events.supervisor.leaving import leave
 from domain_events.supervisor.options import Options, UsageError
+from domain_events.supervisor.signals import StoppedEarly, stop_early
 from domain_events.supervisor.starting import start
 from domain_events.version import __version__
 
@@ -30,7 +31,8 @@ again; SIGTERM or Ctrl-C finishes the events in hand and ends. Every flag can be
 _EPILOG = """\
 exit codes: 0 stopped cleanly, 64 usage, 70 internal error, 73 lock taken, 75 all receivers keep failing,
             78 import or configuration, 80 something was cut when it stopped
-signals:    TERM or INT: drain; a second INT, or QUIT: leave now; USR2: write the stacks of all processes
+signals:    TERM or INT: drain; a second INT, or QUIT: leave now; HUP: reload; USR2: the stacks of all processes
+            into the log; TTIN or TTOU: one process more or less
 
 examples:
   domain-events-supervisor app.receivers --check
@@ -50,6 +52,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     titles.remember_original()
+    launch.remember()
     _occupy_standard_descriptors()
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -62,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     configure(options.log_level, options.log_format)
     try:
+        stop_early()
         load = partial(_load, modules, partial(_configure_again, options, vars(arguments)))
         return leave(start(load, options, title=" ".join(modules)))
+    except StoppedEarly:
+        return leave(MasterExit.CLEAN)
     except KeyboardInterrupt:
         # While the application was imported; later, the master has SIGINT for itself.
         return leave(128 + 2)

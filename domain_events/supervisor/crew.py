@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from domain_events.supervisor.blame import SIZE as BLAME_SIZE
 from domain_events.supervisor.blame import Blame
+from domain_events.supervisor.limits import allow_children
 from domain_events.supervisor.nursery import Source
 from domain_events.supervisor.posts import Post
 from domain_events.supervisor.seats import Seat
@@ -39,6 +40,7 @@ class Crew:
 
     def add(self, post: Post, index: int, source: Source, now: float, heir_of: Seat | None = None) -> Seat:
         """A new seat, to be filled now. `heir_of`: the seat that it may replace, and whose counts it carries on."""
+        allow_children(len(self.seats) + 1)
         region = self._arena.allocate(record_size(post.concurrency))
         slot = Slot(receiver=post.receiver, index=index, due=now, since=now)
         record = Record(self._arena.view(region), post.concurrency)

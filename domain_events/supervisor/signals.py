@@ -20,6 +20,22 @@ MASTER_SIGNALS = (
 )
 
 
+class StoppedEarly(BaseException):
+    """SIGTERM came while the application was imported: nothing was begun, so nothing has to be finished."""
+
+
+def stop_early() -> None:
+    """From now on SIGTERM ends what the main thread does.
+
+    Also as the process with pid 1 of a container, where the kernel would ignore a SIGTERM without a handler.
+    """
+    signal.signal(signal.SIGTERM, _stop_early)
+
+
+def _stop_early(number: int, frame: FrameType | None) -> None:
+    raise StoppedEarly
+
+
 class SignalSocket:
     """Takes over MASTER_SIGNALS until the process ends. Main thread only."""
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from domain_events.supervisor.arguments import GROUPS, add_arguments, read_options
+from domain_events.supervisor.arguments import GROUPS, SWITCHES, add_arguments, read_options
 from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.restarts import Backoff
 from domain_events.supervisor.selection import select
 from domain_events.supervisor.slots import Rules
+from domain_events.supervisor.wear import Lifespan
 from tests.supervising import registered
 
 
@@ -32,11 +33,17 @@ EACH: Mapping[str, tuple[str, object]] = {
     "give_up_after": ("0", 0.0),
     "spawn_rate": ("2", 2.0),
     "boot_timeout": ("9", 9.0),
+    "hang_timeout": ("0", 0.0),
+    "max_event_crashes": ("0", 0),
     "ready": ("consuming", "consuming"),
+    "max_events": ("1000", 1000),
+    "max_age": ("3600", 3600.0),
+    "max_rss": ("1.5G", 3 * 2**29),
     "broker": ("amqp://h", "amqp://h"),
     "broker_file": ("/f", "/f"),
     "log_level": ("debug", "DEBUG"),
     "log_format": ("json", "json"),
+    "control": ("/c", "/c"),
     "lock": ("/l", "/l"),
 }
 
@@ -60,10 +67,25 @@ def test_a_flag_wins_over_the_environment_and_an_empty_variable_is_not_set() -> 
     assert options(DOMAIN_EVENTS_GRACE="").grace == 30
 
 
-def test_check_has_a_twin_too() -> None:
-    assert options("--check").check
-    assert options(DOMAIN_EVENTS_CHECK="1").check
-    assert not options(DOMAIN_EVENTS_CHECK="0").check
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_has_a_twin_too(name: str) -> None:
+    assert getattr(options(f"--{name}"), name)
+    assert getattr(options(**{f"DOMAIN_EVENTS_{name.upper()}": "1"}), name)
+    assert not getattr(options(**{f"DOMAIN_EVENTS_{name.upper()}": "0"}), name)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("10k", 10240), ("300M", 300 * 2**20), ("300MiB", 300 * 2**20), ("0.5GB", 2**29)],
+)
+def test_a_size_has_the_usual_letters(text: str, size: int) -> None:
+    assert options("--max-rss", text).max_rss == size
+    assert options("--max-rss", text).lifespan == Lifespan(rss=size)
+
+
+def test_the_control_socket_is_in_the_runtime_directory_of_a_unit() -> None:
+    assert options(RUNTIME_DIRECTORY="/run/shop:/run/other").control == "/run/shop/control.sock"
+    assert options("--control", "/c", RUNTIME_DIRECTORY="/run/shop").control == "/c"
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
@@ -72,11 +94,21 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         grace=30, kill_after=5, backoff=Backoff(base=0.5, cap=60), stable_after=30, boot_timeout=60
     )
     assert (options().give_up_after, options().spawn_rate) == (300, 20)
+    assert (options().hang_timeout, options().max_event_crashes) == (120, 2)
+    assert options().lifespan == Lifespan()
 
 
 @pytest.mark.parametrize(
     ("flag", "text"),
     [
+        ("hang-timeout", "-1"),
+        ("max-event-crashes", "-1"),
+        ("max-event-crashes", "two"),
+        ("max-events", "0"),
+        ("max-age", "0"),
+        ("max-rss", "0"),
+        ("max-rss", "300X"),
+        ("max-rss", "-1M"),
         ("grace", "soon"),
         ("grace", "-1"),
         ("grace", "nan"),

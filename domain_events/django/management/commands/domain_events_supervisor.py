@@ -12,12 +12,13 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from domain_events.django.discovery import ALL_APPS, load_receivers
-from domain_events.supervisor import titles
+from domain_events.supervisor import launch, titles
 from domain_events.supervisor.arguments import add_arguments, is_logging_given, read_modules, read_options
 from domain_events.supervisor.exits import MasterExit
 from domain_events.supervisor.formats import configure
 from domain_events.supervisor.leaving import leave
 from domain_events.supervisor.options import Options, UsageError
+from domain_events.supervisor.signals import StoppedEarly, stop_early
 from domain_events.supervisor.starting import start
 
 _ARGPARSE_USAGE = 2
@@ -51,6 +52,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **given: Any) -> None:
         titles.remember_original()
+        launch.remember()
         modules = read_modules(given, os.environ)
         try:
             options = read_options(given, os.environ)
@@ -59,7 +61,10 @@ class Command(BaseCommand):
         _configure_logging(options, given)
         title = " ".join([getattr(settings, "SETTINGS_MODULE", None) or "django", *modules])
         try:
+            stop_early()
             code = start(partial(load_receivers, [ALL_APPS, *modules]), options, title=title, out=self.stdout.write)
+        except StoppedEarly:
+            code = MasterExit.CLEAN
         except KeyboardInterrupt:
             # While the application was imported; later, the master has SIGINT for itself.
             code = 128 + 2
