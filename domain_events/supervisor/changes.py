@@ -6,6 +6,7 @@ One change at a time. New code is imported by a loader meanwhile, so that a relo
 from __future__ import annotations
 
 import logging
+import random
 import selectors
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,14 +17,15 @@ from domain_events.supervisor.crew import Crew
 from domain_events.supervisor.launch import Launch
 from domain_events.supervisor.loader import Loader, LoadFailed
 from domain_events.supervisor.nursery import Source
+from domain_events.supervisor.restarts import Backoff
 from domain_events.supervisor.rollout import Add, Remove, Replace, Result, Rollout, Step
 from domain_events.supervisor.seats import Seat
 from domain_events.supervisor.slots import State
 
 logger = logging.getLogger(__package__)
 
-LOAD_TIMEOUT = 120.0
-"""Seconds that an application may take to be imported again."""
+_IMPORTS = 2
+"""How many times as long as to boot a child it may take to import the application again."""
 
 Done = Callable[[str], None]
 """Told how a change has ended: the problem, or an empty text."""
@@ -41,8 +43,12 @@ class Changes:
         *,
         retire: Callable[[Seat, float], None],
         patience: float,
+        backoff: Backoff,
     ) -> None:
-        """`source`: the code of now; `patience`: seconds that a new child has until it consumes."""
+        """`source`: the code of now; `patience`: seconds that a new child has until it consumes.
+
+        `backoff`: between two tries to replace a loader that has died.
+        """
         self.source = source
         self.directories: Sequence[str] = ()
         self._crew = crew
@@ -50,6 +56,10 @@ class Changes:
         self._launch = launch
         self._retire = retire
         self._patience = patience
+        self._backoff = backoff
+        self._replacements = 0  # of a loader, in a row
+        self._replaced_at = 0.0
+        self._replace_at = 0.0  # not before
         self._scaled: dict[str, int] = {}  # by an operator, until the master ends
         self._loader: Loader | None = None  # while it imports
         self._load_until = 0.0
@@ -72,7 +82,9 @@ class Changes:
     def due(self) -> float | None:
         if self._loader is not None:
             return self._load_until
-        return None if self._rollout is None else self._rollout.due
+        if self._rollout is not None:
+            return self._rollout.due
+        return self._replace_at if self._lacks_loader else None
 
     @property
     def loaders(self) -> Iterator[Loader]:
@@ -166,9 +178,12 @@ class Changes:
             return
         if self._loader is not None:
             if not self._load_until:
-                self._load_until = now + LOAD_TIMEOUT
+                self._load_until = now + _IMPORTS * self._patience
             elif now >= self._load_until:
-                self._has_failed(f"the new code was not imported within {LOAD_TIMEOUT:g} s")
+                limit = f"{_IMPORTS * self._patience:g} s ({_IMPORTS} x --boot-timeout)"
+                self._has_failed(f"the new code was not imported within {limit}")
+            elif self._loader.is_broken:
+                self._on_hello()  # what it has started may hold its channel open: then its end is told by nobody else
         while self._rollout is not None or self._begin_next(now):
             result = self._rollout.advance(now) if self._rollout is not None else None
             if result is not None:
@@ -190,14 +205,28 @@ class Changes:
             self._waiters, self._next_waiters = self._next_waiters, []
             self._begin_reload(None)
             return False
-        if isinstance(self.source, Loader) and self.source.is_broken:
-            self._begin_reload("the loader has ended")
+        if self._lacks_loader and now >= self._replace_at:
+            self._replace_loader(now)
             return False
         if self._queue:
             begin, _ = self._queue.popleft()
             begin(now)
             return True
         return self._recycle_next(now)
+
+    @property
+    def _lacks_loader(self) -> bool:
+        """The children of now live on, but no more can be made of their code."""
+        return isinstance(self.source, Loader) and self.source.is_broken
+
+    def _replace_loader(self, now: float) -> None:
+        """The code may be broken by now, or what killed the loader kills the next one."""
+        if now - self._replaced_at > 2 * self._backoff.cap:
+            self._replacements = 0
+        self._replacements += 1
+        self._replaced_at = now
+        self._replace_at = now + self._backoff.delay(self._replacements, random.random())  # noqa: S311
+        self._begin_reload("the loader has ended")
 
     def _recycle_next(self, now: float) -> bool:
         for seat in self._crew.seats:
@@ -244,6 +273,7 @@ class Changes:
 
     def _begin_takeover(self, loader: Loader) -> None:
         before, self.source = self.source, loader
+        self._old_sources.append(before)
         names_before = list(self._crew.receivers)
         self._crew.order([post.receiver for post in loader.posts])
         self._is_rolling_reload = True
@@ -253,10 +283,10 @@ class Changes:
             if result.problem:
                 self.source = before
                 self._crew.order(names_before)
+                self._old_sources.remove(before)
                 self._old_sources.append(loader)
                 self._say_failed(f"{result.problem}; everything is as before")
             else:
-                self._old_sources.append(before)
                 lines.write(logger, logging.INFO, "reload_ok", n=len(self._crew.shown))
                 self._tell("")
             self._let_unused_go()

@@ -20,7 +20,7 @@ from domain_events.supervisor.nursery import Ends
 from domain_events.supervisor.posts import Orders, Post
 from domain_events.version import __version__
 
-_ANSWER_TIMEOUT = 2.0  # seconds for a fork: the loop of the master waits
+_ANSWER_TIMEOUT = 5.0  # seconds for a fork: the loop of the master waits
 _LONGEST_HELLO = 16 * 1024 * 1024  # bytes
 
 
@@ -61,18 +61,22 @@ class Loader:
                 self._data += data
                 if len(self._data) > _LONGEST_HELLO:
                     raise LoadFailed("the loader does not stop talking")
+            has_ended = True
         except BlockingIOError:
-            pass
+            has_ended = self.is_broken
         except OSError as error:
             raise LoadFailed(f"the loader has hung up: {error.strerror}") from error
-        else:
-            if not self._data.endswith(b"\n"):
-                raise LoadFailed(f"the loader has ended before it was ready ({self._ending()})")
         line, newline, _ = self._data.partition(b"\n")
         if not newline:
+            if has_ended:
+                raise LoadFailed(f"the loader has ended before it was ready ({self._ending()})")
             return False
         self._data = b""
-        self._understand(json.loads(line))
+        try:
+            self._understand(json.loads(line))
+        except (ValueError, TypeError, KeyError) as error:
+            # Code that writes to descriptors which are not its own.
+            raise LoadFailed(f"what the loader says makes no sense ({error!r})") from error
         return True
 
     def _understand(self, said: dict[str, Any]) -> None:

@@ -113,7 +113,13 @@ class Master:
             for index in range(post.processes):
                 self._crew.add(post, index, source, now)
         self._changes = Changes(
-            self._crew, source, self._selector, remembered(), retire=self._retire, patience=options.boot_timeout
+            self._crew,
+            source,
+            self._selector,
+            remembered(),
+            retire=self._retire,
+            patience=options.boot_timeout,
+            backoff=options.backoff,
         )
         self._operating = Operating(self._crew, self._changes, self._display.state, now)
         self._control = Control(options.control, self._selector, self._operating.answer) if options.control else None
@@ -491,7 +497,7 @@ class Master:
             self._control.close()
         self._changes.close()
         self._nursery.close()
-        left = strangers.end_all(_STRANGERS)
+        left = strangers.end_all(_STRANGERS, ours=[loader.pid for loader in self._changes.loaders])
         if left:
             logger.info("ended what handlers have left behind: %s", ", ".join(map(str, left)))
         self._selector.close()

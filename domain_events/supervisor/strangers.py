@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 
@@ -38,23 +38,34 @@ def children() -> list[int]:
     return found
 
 
-def end_all(patience: float) -> list[int]:
-    """SIGTERM to every child that is left, and SIGKILL `patience` seconds later; gives those that had to be told.
+def end_all(patience: float, ours: Collection[int] = ()) -> list[int]:
+    """SIGTERM to every child that is left, and SIGKILL `patience` seconds later; gives the strangers among them.
 
-    At the very end only: it waits.
+    At the very end only: it waits. `ours`: children that are leaving by themselves. The children of one that ends
+    become ours in turn: also they are told.
     """
-    told = children()
+    strangers: list[int] = []
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 1.0)):
         deadline = time.monotonic() + seconds
-        for pid in children():
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
-                os.kill(pid, signal.SIGCONT)
-        while children() and time.monotonic() < deadline:
-            _reap_any()
-            if children():
-                time.sleep(0.01)
-    return told
+        told: set[int] = set()
+        while left := _living():
+            for pid in [pid for pid in left if pid not in told]:
+                told.add(pid)
+                if pid not in ours and pid not in strangers:
+                    strangers.append(pid)
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+                    os.kill(pid, signal.SIGCONT)
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.005)
+    return strangers
+
+
+def _living() -> list[int]:
+    """The children that are there once those that have ended are reaped."""
+    _reap_any()
+    return children()
 
 
 def _reap_any() -> None:

@@ -10,20 +10,24 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from domain_events import DomainEvent, HookFailed, Receiver, Retry, Sender, TopologyMismatch
+from domain_events import BrokerRefused, DomainEvent, NullObserver, Receiver, Retry, Sender, TopologyMismatch
 from domain_events.handling import consume
 from domain_events.oversight import Oversight, Suspicion
+from domain_events.registration import Registration
+from domain_events.settings import configured_brokers
 from domain_events.stopping import Stop
+from domain_events.transport.declaring import declare_topology
 from tests.brokers import Broker, Queues
 from tests.consuming import Consuming, Seen, consuming
 from tests.deliveries import Told
 from tests.processes import Processes
+from tests.registrations import register
 from tests.relay import relay
 from tests.waiting import wait_until
 
@@ -121,29 +125,22 @@ def test_what_ends_out_of_order_is_acked_and_what_is_in_hand_is_not(
     name = queues.forget_after(unique + "r")
     with relay(broker.url) as wire:
         receiver, crowd = crowded(Broker(wire.url), name, unique + "key", how, 4, prefetch=4)
-        Sender(broker.url).send_many([(unique + "key", n) for n in range(20)])
+        sender = Sender(broker.url)
+        sender.send_many([(unique + "key", n) for n in range(20)])
         with consuming(receiver):
             first, *_ = crowd.wait_inside(4)
             others = set(range(20)) - {first}
             crowd.let_go(*others)
             wait_until(lambda: set(crowd.done) == others, what="all handled but the first")
-            # All of those are acked: had they not been, the broker would not have sent the last ones. A cut shows
-            # what is not: it comes again.
-            wait_until(lambda: unacked(queues, name) == 1, what="one event not acked")
+            # The broker sends three more to a consumer with a prefetch of four: it knows that all others are done.
+            sender.send_many([(unique + "key", n) for n in range(20, 23)])
+            assert set(crowd.wait_inside(4)) == {first, 20, 21, 22}
             wire.cut()
-            wait_until(lambda: crowd.inside.count(first) == 2, what="the first again")
-            crowd.let_go(first)
-            wait_until(lambda: crowd.done.count(first) == 2, what="the first handled twice")
+            queues.wait_count(name, 4)  # and that these are not
+            crowd.let_go(*range(23))
+            wait_until(lambda: len(crowd.done) == 27, what="all handled, four of them twice")
             queues.wait_count(name, 0)
-    assert collections.Counter(crowd.done) == {**dict.fromkeys(others, 1), first: 2}
-
-
-def unacked(queues: Queues, name: str) -> int:
-    """How many events the consumers hold: those that come back when a consumer ends."""
-    # Of a queue without a consumer of its own, the broker tells only what is ready; so the number is known from the
-    # prefetch: an exclusive look is not possible while somebody consumes.
-    del queues, name
-    return 1
+    assert collections.Counter(crowd.done) == {n: 1 if n in others else 2 for n in range(23)}
 
 
 # Stopping
@@ -338,7 +335,7 @@ def test_heartbeats_go_on_while_a_coroutine_blocks_the_loop(broker: Broker, queu
     @receiver.handles(name, [unique + "key"])
     async def handle(event: DomainEvent) -> None:
         seen.append(event.data)
-        time.sleep(5)  # noqa: ASYNC251 - that is the mistake
+        time.sleep(5)  # the mistake
 
     receiver.declare()
     Sender(broker.url).send(unique + "key", 1)
@@ -411,19 +408,20 @@ def test_plain_threads_and_coroutines_work_side_by_side_and_can_start_again(
 
 def test_an_error_that_ends_the_consumer_waits_for_what_is_in_hand(broker: Broker, queues: Queues, unique: str) -> None:
     name, other = queues.forget_after(unique + "r"), queues.forget_after(unique + "other")
-    crowd, receiver = Crowd(), Receiver(broker.url)
-    receiver.register(crowd, name, [unique + "key"], threads=2)
-    receiver.declare()
+    receiver, crowd = crowded(broker, name, unique + "key", "threads", 2)
     Sender(broker.url).send_many([(unique + "key", n) for n in range(2)])
-    queues.channel.queue_declare(other, durable=True, arguments={"x-queue-type": "classic"})
-    receiver.register(print, other, [unique + "other"])  # wants a quorum queue
+    # Its many bindings take a while, then somebody else's exclusive consumer is in its way.
+    receiver.register(print, other, [f"{unique}other.{n}" for n in range(300)])
+    receiver.declare()
+    queues.channel.basic_consume(other, lambda *_: None, exclusive=True)
     running = Consuming(receiver)
-    time.sleep(0)
-    wait_until(lambda: crowd.inside or running.ended, what="an event in hand, or the end")
+    crowd.wait_inside(2)
+    queues.wait_count(name, 2)  # the connection is gone
+    assert not running.ended
     crowd.let_go(0, 1)
     wait_until(lambda: running.ended, what="the end")
-    assert isinstance(running.error, TopologyMismatch)
-    assert crowd.inside == []
+    assert isinstance(running.error, BrokerRefused)
+    assert sorted(crowd.done) == [0, 1]
 
 
 # Losing the connection
@@ -497,63 +495,61 @@ def test_a_process_that_a_handler_in_another_thread_forked_can_be_terminated_and
 def test_of_several_consumers_one_is_active_and_another_takes_over_in_order(
     broker: Broker, queues: Queues, unique: str, queue_type: Any
 ) -> None:
-    name = queues.forget_after(unique + "r")
-    names = iter(("first", "second"))
-    seen: list[tuple[str, Any]] = []
+    name, seen = queues.forget_after(unique + "r"), list[tuple[str, Any]]()
 
-    def started() -> Consuming:
-        mine, receiver = next(names), Receiver(broker.url)
-        # Unique in a process: the queue of the second is named behind its back.
-        receiver.register(lambda event: seen.append((mine, event.data)), name, [unique + "key"], **options)
-        running = Consuming(receiver)
-        wait_until(lambda: consumers(queues, name) == (1 if mine == "first" else 2), what="another consumer")
-        receivers.append(receiver)
-        forget_name(name)
-        return running
+    class Subscribed(NullObserver):
+        def __init__(self) -> None:
+            self.event = threading.Event()
 
-    options: dict[str, Any] = {"single_active": True, "queue_type": queue_type, "prefetch": 1}
-    receivers: list[Receiver] = []
-    first, second = started(), started()
-    Sender(broker.url).send_many([(unique + "key", n) for n in range(20)])
-    wait_until(lambda: len(seen) == 20, what="twenty handled")
-    first.stop()
-    Sender(broker.url).send_many([(unique + "key", n) for n in range(20, 40)])
-    wait_until(lambda: len(seen) == 40, what="forty handled")
-    second.stop()
+        def consuming(self) -> None:
+            self.event.set()
+
+    @contextlib.contextmanager
+    def process(mine: str) -> Iterator[None]:
+        registration = register(
+            lambda event: seen.append((mine, event.data)),
+            name,
+            [unique + "key"],
+            connection_settings=broker.url,
+            single_active=True,
+            queue_type=queue_type,
+        )
+        told = Subscribed()
+        with overseen([registration], Overseer(), told):
+            assert told.event.wait(20)
+            yield
+
+    sender = Sender(broker.url)
+    with contextlib.ExitStack() as second:
+        with process("first"):
+            second.enter_context(process("second"))
+            sender.send_many([(unique + "key", n) for n in range(20)])
+            wait_until(lambda: len(seen) == 20, what="twenty handled")
+        sender.send_many([(unique + "key", n) for n in range(20, 40)])
+        wait_until(lambda: len(seen) == 40, what="forty handled")
     assert seen == [("first" if n < 20 else "second", n) for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("there", "says"), [(False, "asked for true, there is none"), (True, "asked for none, there is true")]
+)
+def test_an_existing_queue_that_differs_is_refused_with_both_values_and_the_way_out(
+    broker: Broker, queues: Queues, unique: str, there: bool, says: str
+) -> None:
+    name = queues.forget_after(unique + "r")
+    brokers = configured_brokers(broker.url, "consumer")
+    assert brokers is not None
+    declare_topology([register(print, name, single_active=there)], brokers, 20)
+    with pytest.raises(TopologyMismatch, match="another 'x-single-active-consumer'") as refused:
+        declare_topology([register(print, name, single_active=not there)], brokers, 20)
+    assert says in str(refused.value)
+    assert f"rabbitmqctl delete_queue {name}" in str(refused.value)
 
 
 def consumers(queues: Queues, name: str) -> int:
     if queues.count(name) is None:
         return 0
     return int(queues.channel.queue_declare(name, passive=True).method.consumer_count)
-
-
-def forget_name(name: str) -> None:
-    """Names are unique in a process; here two receivers of one name stand for those of two processes."""
-    from domain_events import receiver
-
-    receiver._names.pop(name)
-
-
-def test_a_queue_that_is_not_for_a_single_active_consumer_is_refused_with_both_values_and_the_way_out(
-    broker: Broker, queues: Queues, unique: str
-) -> None:
-    for name, there, asked in (
-        (unique + "a", False, "asked for true, there is none"),
-        (unique + "b", True, "asked for none, there is true"),
-    ):
-        queues.forget_after(name)
-        receiver = Receiver(broker.url)
-        receiver.register(print, name, [unique + "key"], single_active=there)
-        receiver.declare()
-        forget_name(name)
-        other = Receiver(broker.url)
-        other.register(print, name, [unique + "key"], single_active=not there)
-        with pytest.raises(TopologyMismatch, match="another 'x-single-active-consumer'") as refused:
-            other.declare()
-        assert asked in str(refused.value)
-        assert f"rabbitmqctl delete_queue {name}" in str(refused.value)
 
 
 # What a supervisor wants
@@ -581,13 +577,15 @@ class Overseer:
 
 
 @contextlib.contextmanager
-def overseen(receiver: Receiver, overseer: Overseer, told: Told | None = None) -> Iterator[Stop]:
+def overseen(
+    registrations: Sequence[Registration], overseer: Overseer, told: NullObserver | None = None
+) -> Iterator[Stop]:
     """`consume` in a thread, as in a child of the supervisor."""
     stop, errors = Stop(), list[BaseException]()
 
     def run() -> None:
         try:
-            consume(receiver.registrations, stop=stop, observer=told, oversight=overseer.oversight())
+            consume(registrations, stop=stop, observer=told, oversight=overseer.oversight())
         except BaseException as error:
             errors.append(error)
 
@@ -618,7 +616,7 @@ def test_a_condemned_event_is_dead_lettered_with_cause_and_stacks_and_its_neighb
     overseer.suspicions[sent[2].uuid_string] = Suspicion(
         deaths=2, cause="SIGSEGV", stacks="Fatal Python error: Segmentation fault\n" * 1000, condemned=True
     )
-    with overseen(receiver, overseer, told):
+    with overseen(receiver.registrations, overseer, told):
         queues.wait_count(f"{name}:dead", 1)
         wait_until(lambda: len(crowd.done) == 4, what="the neighbours handled")
     [(_, properties, body)] = queues.drain(f"{name}:dead")
@@ -647,7 +645,7 @@ def test_a_suspect_is_in_hand_alone_and_the_others_together(
     sent = Sender(broker.url).send_many([(unique + "key", n) for n in range(12)])
     for n in (5, 6):
         overseer.suspicions[sent[n].uuid_string] = Suspicion(deaths=1, cause="exit 3", condemned=False)
-    with overseen(receiver, overseer):
+    with overseen(receiver.registrations, overseer):
         crowd.wait_inside(4)
         crowd.let_go(0, 1, 2, 3)
         # 4 has begun, perhaps; 5 waits for it, and 6, 7 wait behind 5.
@@ -676,7 +674,7 @@ def test_what_waits_for_a_suspect_goes_back_at_once_in_a_stop(
     sent = Sender(broker.url).send_many([(unique + "key", n) for n in range(8)])
     overseer.suspicions[sent[0].uuid_string] = Suspicion(deaths=1, cause="exit 3", condemned=False)
     overseer.suspicions[sent[1].uuid_string] = Suspicion(deaths=1, cause="exit 3", condemned=False)
-    with overseen(receiver, overseer, told) as stop:
+    with overseen(receiver.registrations, overseer, told) as stop:
         wait_until(lambda: len(crowd.inside) == 1, what="one in hand")
         [alone] = crowd.inside
         stop.request()
@@ -696,7 +694,7 @@ def test_signs_of_life_go_on_while_the_handler_is_in_c_code_and_during_a_drain(
     receiver.register(seen, name, [unique + "key"])
     receiver.declare()
     Sender(broker.url).send(unique + "key", 1)
-    with overseen(receiver, overseer) as stop:
+    with overseen(receiver.registrations, overseer) as stop:
         seen.wait(1)
         n = len(overseer.beats)
         time.sleep(0.7)
@@ -717,7 +715,7 @@ def test_signs_of_life_go_on_while_the_broker_is_away_and_while_it_says_nothing(
         receiver = Receiver(wire.url)
         receiver.register(seen, name, [unique + "key"])
         receiver.declare()
-        with overseen(receiver, overseer):
+        with overseen(receiver.registrations, overseer):
             Sender(broker.url).send(unique + "key", 1)
             seen.wait(1)
             wire.deaf = True
@@ -736,7 +734,7 @@ def test_signs_of_life_go_on_while_the_broker_is_away_and_while_it_says_nothing(
 def test_signs_of_life_go_on_offline(unique: str) -> None:
     overseer, receiver = Overseer(), Receiver(None)
     receiver.register(print, unique + "r", [unique + "key"])
-    with overseen(receiver, overseer):
+    with overseen(receiver.registrations, overseer):
         wait_until(lambda: len(overseer.beats) > 10, 5, "signs of life")
 
 
@@ -754,7 +752,7 @@ def test_an_overseer_that_fails_is_logged_once_and_everything_goes_on(
     receiver.register(seen, name, [unique + "key"])
     receiver.declare()
     Sender(broker.url).send_many([(unique + "key", n) for n in range(20)])
-    with overseen(receiver, Broken()):
+    with overseen(receiver.registrations, Broken()):
         seen.wait(20)
     queues.wait_count(name, 0)
     assert len([record for record in caplog.records if "oversight" in record.getMessage()]) == 2  # judge, beat
@@ -766,7 +764,7 @@ def test_sigquit_tells_the_overseer_whether_any_event_is_in_hand(
 ) -> None:
     name, overseer = queues.forget_after(unique + "r"), Overseer()
     receiver, crowd = crowded(broker, name, unique + "key", how, 3)
-    with overseen(receiver, overseer) as stop:
+    with overseen(receiver.registrations, overseer) as stop:
         wait_until(lambda: consumers(queues, name) == 1, what="the consumer")
         os.write(stop.wakeup_fd, bytes([signal.SIGQUIT]))  # as Python does when the signal comes
         wait_until(lambda: overseer.forced == [False], what="the first word")
@@ -833,4 +831,3 @@ def test_when_a_hook_fails_the_process_does_not_consume_and_says_which_it_was(
     assert process.wait() == 0
     assert process.output() == "started True\nthe child_started hook __main__.warm_up failed: ValueError: cold\n"
     assert queues.count(name) is None
-    assert issubclass(HookFailed, Exception)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import socket
 import sys
 import threading
@@ -21,7 +22,19 @@ import pytest
 
 from domain_events.supervisor.forwarder import Forwarder
 from domain_events.supervisor.logs import LogLine, sink_names
-from tests.forking import PATIENCE, Sink, fork, fork_child, log, only_sink, open_descriptors, run_child, status_of
+from domain_events.supervisor.turns import Turns
+from tests.forking import (
+    PATIENCE,
+    Sink,
+    fork,
+    fork_child,
+    log,
+    only_sink,
+    open_descriptors,
+    run_child,
+    status_of,
+    wait_for,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -245,7 +258,7 @@ def test_a_child_that_floods_a_slow_sink_neither_waits_nor_keeps_others_from_it(
     def flood() -> None:
         slowest, n = 0.0, 0
         os.close(waits[1])
-        while not os.get_blocking(waits[0]) or not _has_ended(waits[0]):
+        while not select.select([waits[0]], [], [], 0)[0]:
             began = time.monotonic()
             log.info("flood %d", n)
             slowest = max(slowest, time.monotonic() - began)
@@ -276,7 +289,143 @@ def test_a_child_that_floods_a_slow_sink_neither_waits_nor_keeps_others_from_it(
     assert got + sum(sink.dropped()) == int(logged)
 
 
-def _has_ended(fd: int) -> bool:
-    import select
+def test_turns_are_given_in_the_order_of_asking() -> None:
+    turns, order = Turns(), []
 
-    return bool(select.select([fd], [], [], 0)[0])
+    def take(n: int) -> None:
+        with turns:
+            order.append(n)
+
+    threads = [threading.Thread(target=take, args=(n,)) for n in range(20)]
+    with turns:
+        for n, thread in enumerate(threads, 1):
+            thread.start()
+            wait_for(lambda n=n: len(turns._waiting) == n, "the thread to ask")  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert order == list(range(20))
+    with turns:
+        pass
+
+
+# Children that another process forks
+
+
+def load(loader: Callable[[LogLine], object]) -> LogLine:
+    """Another process than the master gets the writing end over a socket, makes its half of it, and does `loader`."""
+    names = sink_names()
+    here, there = socket.socketpair()
+    line = LogLine("a#0")
+
+    def live() -> None:
+        line.discard()
+        _, [fd], _, _ = socket.recv_fds(there, 10, 1)
+        loader(LogLine.from_writer("a#0", fd, names))
+
+    pid = fork(live)
+    socket.send_fds(here, [b"writer"], [line.writer_fd])
+    line.in_master()
+    assert status_of(pid) == 0
+    here.close()
+    there.close()
+    return line
+
+
+def child_of_loader(line: LogLine, body: Callable[[], object]) -> None:
+    """Forks; what the loader itself has of the line is gone afterwards."""
+
+    def live() -> None:
+        line.in_child()
+        body()
+        line.close_in_child(PATIENCE)
+
+    before = open_descriptors()
+    pid = fork(live)
+    line.discard()
+    assert open_descriptors() == before - 1
+    assert status_of(pid) == 0
+
+
+def test_a_child_of_another_process_logs_to_the_master(sink: Sink) -> None:
+    def body() -> None:
+        log.info("hello from %s", "there")
+        audit.info("audited")
+
+    before = open_descriptors()
+    with handlers_of(audit, own := Sink()):
+        line = load(partial(child_of_loader, body=body))
+        line.close_in_master(PATIENCE)
+    assert sink.messages() == ["hello from there"]
+    assert sink.messages("app.audit") == own.messages("app.audit") == ["audited"]
+    assert open_descriptors() == before
+
+
+def test_handlers_that_the_master_does_not_have_stay_in_the_child(sink: Sink, tmp_path: Path) -> None:
+    def loader(line: LogLine) -> None:
+        logging.getLogger().handlers.clear()  # new code, which has configured its logs anew
+        audit.handlers[:] = [logging.FileHandler(tmp_path / "log")]
+        child_of_loader(line, lambda: audit.info("audited"))
+
+    line = load(loader)
+    line.close_in_master(PATIENCE)
+    assert (tmp_path / "log").read_text() == "audited\n"
+    assert sink.messages("app.audit") == ["audited"]
+
+
+def test_levels_and_filters_of_the_master_count_where_new_code_has_other_handlers(sink: Sink) -> None:
+    errors, even = Sink(logging.ERROR), Sink()
+    even.addFilter(lambda record: record.getMessage() in "02")
+
+    def loader(line: LogLine) -> None:
+        audit.handlers[:] = [logging.StreamHandler()]
+
+        def body() -> None:
+            for n in range(4):
+                audit.log(logging.ERROR if n == 3 else logging.INFO, "%d", n)
+
+        child_of_loader(line, body)
+
+    with handlers_of(audit, errors, even):
+        line = load(loader)
+        line.close_in_master(PATIENCE)
+    assert errors.messages("app.audit") == ["3"]
+    assert even.messages("app.audit") == ["0", "2"]
+
+
+def test_a_process_between_that_logs_by_a_line_of_its_own_keeps_it_to_itself(sink: Sink) -> None:
+    with handlers_of(audit, own := Sink()):
+        names = sink_names()
+        here, there = socket.socketpair()
+        between, line = LogLine("between#0"), LogLine("a#0")
+
+        def body() -> None:
+            log.info("child")
+            audit.info("child")
+
+        def loader() -> None:
+            between.in_child()
+            assert all(isinstance(handler, Forwarder) for handler in [*audit.handlers, *logging.getLogger().handlers])
+            log.info("loader")
+            _, [fd], _, _ = socket.recv_fds(there, 10, 1)
+            child_of_loader(LogLine.from_writer("a#0", fd, names), body)
+            audit.info("loader")
+            between.close_in_child(PATIENCE)
+
+        pid = fork(loader)
+        socket.send_fds(here, [b"writer"], [line.writer_fd])
+        between.in_master()
+        line.in_master()
+        assert status_of(pid) == 0
+        between.close_in_master(PATIENCE)
+        line.close_in_master(PATIENCE)
+        here.close()
+        there.close()
+    assert sorted(sink.messages()) == ["child", "loader"]
+    assert sorted(own.messages("app.audit")) == ["child", "loader"]
+    assert {record.process for record in sink.records if record.getMessage() == "loader"} == {pid}
+
+
+def test_sinks_are_named_by_their_loggers_without_null_handlers(sink: Sink) -> None:
+    with handlers_of(audit, logging.NullHandler(), Sink(), Sink()):
+        assert sink_names()[0] == "root"
+        assert [name for name in sink_names() if name != "root"] == ["app.audit", "app.audit"]
