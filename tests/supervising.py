@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import resource
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -147,12 +149,56 @@ def limit() -> None:
 
 def registered(pair: str) -> Registration:
     """`printer=steady`, or with more for the registration: `printer=steady:timeout=1.5:processes=2`."""
-    if pair == "broken":
-        raise ConfigurationError("this code is broken")
+    if pair in BROKEN:
+        BROKEN[pair]()
     name, _, rest = pair.partition("=")
     behaviour, *given = rest.split(":")
     options = {key: json.loads(value) for key, value in (text.split("=", 1) for text in given)}
     return register(print, name, [behaviour], connection_settings=None, **options)
+
+
+def _be_refused() -> None:
+    raise ConfigurationError("this code is broken")
+
+
+def _hang() -> None:
+    while True:
+        time.sleep(0.01)
+
+
+def _die() -> None:
+    os._exit(3)
+
+
+def _fork_and_die() -> None:
+    """The fork has all descriptors, and keeps them open."""
+    if os.fork():
+        os._exit(4)
+    time.sleep(600)
+
+
+def _scribble() -> None:
+    """Writes to all that is open, as to its own."""
+    for fd in range(3, 100):
+        with contextlib.suppress(OSError):
+            os.write(fd, b"hello\n")
+
+
+def _close_all() -> None:
+    os.closerange(3, 100)
+    time.sleep(600)
+
+
+BROKEN = {
+    "broken": _be_refused,
+    "exit": sys.exit,
+    "hang": _hang,
+    "die": _die,
+    "fork-and-die": _fork_and_die,
+    "scribble": _scribble,
+    "close-all": _close_all,
+}
+"""Code that cannot be loaded."""
 
 
 def boot() -> None:
@@ -186,6 +232,42 @@ def steady(stop: Stop, observer: Observer, oversight: Oversight) -> None:
 def waiting(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     observer.disconnected("nobody\nhome")
     _watch(stop, oversight.forced)
+
+
+def talk(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    """Says on each way that it is here."""
+    logging.getLogger("app").warning("new code talks")
+    steady(stop, observer, oversight)
+
+
+def never(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    """Boots, and does not get any further."""
+    _watch(stop, oversight.forced)
+
+
+def slowly(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    time.sleep(1.0)
+    steady(stop, observer, oversight)
+
+
+def away_and_crash(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    observer.disconnected("nobody home")
+    time.sleep(0.3)
+    raise RuntimeError("crashed as asked")
+
+
+def leaves_program(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    """Starts a family that hears no SIGTERM, in a session of its own."""
+    text = "trap '' TERM; sleep 600 & wait; sleep 600"
+    subprocess.Popen(["sh", "-c", f"trap '' TERM; (sh -c \"{text}\" & wait; sleep 600) & wait"], start_new_session=True)
+    steady(stop, observer, oversight)
+
+
+def leaves_zombies(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    """What it starts outlives its parent, and ends soon after."""
+    for _ in range(20):
+        subprocess.run(["sh", "-c", "sleep 0.2 & exit"], check=True)
+    steady(stop, observer, oversight)
 
 
 def crash(stop: Stop, observer: Observer, oversight: Oversight) -> None:
@@ -286,7 +368,13 @@ BEHAVIOURS = {
     behaviour.__name__: behaviour
     for behaviour in (
         steady,
+        talk,
+        never,
+        slowly,
         waiting,
+        away_and_crash,
+        leaves_program,
+        leaves_zombies,
         crash,
         crash_later,
         exit_three,

@@ -29,8 +29,8 @@ def to_text(event: str, **fields: Value) -> str:
 
 def dropped(slot: str, n: int, pid: int | None) -> str:
     """Log records of a process are lost: a child's, or those of the master, whose slot is "master"."""
-    receiver, _, index = slot.rpartition("#")
-    return to_text("log_records_dropped", receiver=receiver if index else None, slot=slot, pid=pid, n=n)
+    receiver, _, _ = slot.rpartition("#")
+    return to_text("log_records_dropped", receiver=receiver or None, slot=slot, pid=pid, n=n)
 
 
 def fields_of(message: str) -> dict[str, Value]:

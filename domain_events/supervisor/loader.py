@@ -21,6 +21,7 @@ from domain_events.supervisor.posts import Orders, Post
 from domain_events.version import __version__
 
 _ANSWER_TIMEOUT = 5.0  # seconds for a fork: the loop of the master waits
+_END_TIMEOUT = 0.5  # seconds from its last word to its end
 _LONGEST_HELLO = 16 * 1024 * 1024  # bytes
 
 
@@ -137,6 +138,6 @@ class Loader:
 
     def _ending(self) -> str:
         try:
-            return str(ending_of_code(self._process.wait(_ANSWER_TIMEOUT)))
+            return str(ending_of_code(self._process.wait(_END_TIMEOUT)))
         except subprocess.TimeoutExpired:
             return "it still runs"

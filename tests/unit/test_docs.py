@@ -27,7 +27,7 @@ def test_the_table_of_flags_is_that_of_the_parser() -> None:
             twin, meaning = rows.pop(f"{flag.option} {flag.metavar}")
             assert meaning == flag.help
             assert twin == f"`{flag.variable}`" if flag.twin else "DOMAIN_EVENT_BROKER" in twin
-    assert set(rows) == {"MODULE ...", "--check", "--version", "--help`, `-h"}
+    assert set(rows) == {"MODULE ...", "--check", "--watch", "--version", "--help`, `-h"}
 
 
 def test_the_flags_in_the_documents_are_those_of_the_command() -> None:
@@ -53,7 +53,7 @@ def test_the_tables_of_exit_codes_are_those_of_the_code(number: int, codes: type
 
 def test_the_table_of_log_lines_names_all_events() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "domain_events" / "supervisor").glob("*.py"))
-    call = r'(?:log_line\(|lines\.write\(logger, |_DROPPED = )[^"\n]*\s*(?:[^"\n]*,\n\s*)?"(\w+)"'
+    call = r'(?:log_line\(|lines\.write\(logger, |return to_text\()[^"\n]*\s*(?:[^"\n]*,\n\s*)?"(\w+)"'
     events = set(re.findall(call, source))
     assert {row[0].strip("`") for row in table("docs/operating.md", "`event=`")} == events
 

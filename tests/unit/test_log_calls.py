@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import resource
@@ -292,11 +293,20 @@ def test_threads_that_log_while_the_line_is_closed_reach_the_master_or_stderr(si
 # Last words
 
 
-@pytest.mark.parametrize(
-    "end",
-    [lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os.kill(os.getpid(), signal.SIGSEGV), lambda: os._exit(3)],
-    ids=["SIGKILL", "SIGSEGV", "_exit"],
-)
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crashed() -> None:
+    faulthandler.disable()  # that of pytest
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def left() -> None:
+    os._exit(3)
+
+
+@pytest.mark.parametrize("end", [killed, crashed, left])
 def test_what_was_logged_just_before_a_sudden_death_arrives(sink: Sink, end: Callable[[], object]) -> None:
     def live() -> None:
         line.in_child()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import socket
 from pathlib import Path
@@ -16,7 +14,6 @@ from domain_events.errors import ConfigurationError
 from domain_events.events import DomainEvent
 from domain_events.supervisor.brokers import read_broker_file, use_broker
 from domain_events.supervisor.exits import Ending, ending_of
-from domain_events.supervisor.formats import JsonFormatter
 from domain_events.supervisor.lines import fields_of, to_text
 from domain_events.supervisor.lock import Lock, LockTaken
 from domain_events.supervisor.notify import Notifier
@@ -40,30 +37,6 @@ def test_a_line_can_be_read_again(reason: str, n: int) -> None:
 def test_other_words_are_no_line(text: str) -> None:
     assert "reason" not in fields_of(text)
     assert fields_of("it was event=x") == {}
-
-
-def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
-    made = logging.LogRecord("domain_events.supervisor", logging.INFO, __file__, 1, message, args, None)
-    made.__dict__.update(extra)
-    return made
-
-
-def test_json_lines_carry_the_fields_and_what_callers_add() -> None:
-    line = json.loads(JsonFormatter().format(record("%s", to_text("stop_begin", n=2), tenant="acme", odd=object)))
-    assert (line["event"], line["n"], line["tenant"]) == ("stop_begin", 2, "acme")
-    assert (line["level"], line["logger"], line["process"]) == ("INFO", "domain_events.supervisor", os.getpid())
-
-
-def test_a_json_line_is_one_line_whatever_was_logged() -> None:
-    made = record("two\nlines \udc80")
-    try:
-        raise ValueError("no\nway")
-    except ValueError as error:
-        made.exc_info = (ValueError, error, error.__traceback__)
-    text = JsonFormatter().format(made)
-    assert "\n" not in text
-    assert "no\nway" in json.loads(text)["exception"]
-    text.encode()
 
 
 def test_reports_arrive_in_order_and_nothing_is_said_twice() -> None:
