@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from domain_events.supervisor import lines
 from domain_events.supervisor.crew import Crew
+from domain_events.supervisor.display import Reloading
 from domain_events.supervisor.launch import Launch
 from domain_events.supervisor.loader import Loader, LoadFailed
 from domain_events.supervisor.nursery import Source
@@ -72,11 +73,24 @@ class Changes:
         self._queue: deque[tuple[Callable[[float], None], Done]] = deque()
         self._old_sources: list[Source] = []
         self._is_rolling_reload = False
+        self._reloads = 0
         self._is_over = False
 
     @property
     def is_reloading(self) -> bool:
         return self._loader is not None or self._loaded is not None or self._is_rolling_reload
+
+    @property
+    def reloading(self) -> Reloading:
+        """As it is shown."""
+        return Reloading(number=self._reloads, progress=self._progress() if self.is_reloading else "")
+
+    def _progress(self) -> str:
+        if not self._is_rolling_reload:
+            return "the new code is imported"
+        shown = [seat for seat in self._crew.seats if not (seat.is_leaving or seat.is_candidate)]
+        taken_over = sum(seat.source is self.source for seat in shown)
+        return f"{taken_over}/{len(shown)} taken over"
 
     @property
     def due(self) -> float | None:
@@ -247,6 +261,7 @@ class Changes:
     # A reload
 
     def _begin_reload(self, why: str | None) -> None:
+        self._reloads += 1
         try:
             loader = Loader(self._launch)
         except OSError as error:

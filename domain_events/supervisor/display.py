@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from domain_events.supervisor import status
@@ -13,8 +14,28 @@ from domain_events.supervisor.reporting import MasterState
 from domain_events.supervisor.slots import Slot
 from domain_events.supervisor.titles import master_title, set_title
 
-_EXTEND_EVERY = 5.0  # seconds, while a drain moves
+EXTEND_EVERY = 5.0
+"""Seconds between two requests for more time, while something moves."""
+
 _EXTEND_BY = 15.0  # seconds
+_ENDING = 4.0  # seconds, after the deadline of a stop: for the last log lines, and what handlers have left behind
+_TRY_AGAIN = 0.1  # seconds, when the manager is too busy to listen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloading:
+    """`number`: how many reloads have begun. `progress`: of the one that goes on, for people; empty without one."""
+
+    number: int
+    progress: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draining:
+    """A stop. `deadline` is the master's own. `moves` tells whether it is worth waiting for."""
+
+    deadline: float
+    moves: Callable[[], bool]
 
 
 class Display:
@@ -28,17 +49,16 @@ class Display:
         self._alive_at = now
         self._is_ready = False
         self._is_reloading = False
+        self._reloads_told = 0
         self._is_stopping = False
         self._extend_at: float | None = None
-        self._progress = -1
+        self._try_again_at: float | None = None
 
     @property
     def due(self) -> float | None:
         """When it has something to say though nothing has changed."""
-        times = [] if self._notifier.watchdog is None else [self._alive_at]
-        if self._extend_at is not None:
-            times.append(self._extend_at)
-        return min(times, default=None)
+        times = [self._extend_at, self._try_again_at, None if self._notifier.watchdog is None else self._alive_at]
+        return min((at for at in times if at is not None), default=None)
 
     def state(self) -> MasterState:
         """Of the master, in one word."""
@@ -48,47 +68,54 @@ class Display:
             return "reloading"
         return "running" if self._is_ready else "starting"
 
-    def show(
-        self, slots: Sequence[Slot], now: float, *, is_reloading: bool, deadline: float | None, progress: int
-    ) -> None:
-        """`deadline` of a stop; `progress` grows when a drain moves."""
+    def show(self, slots: Sequence[Slot], now: float, *, reloading: Reloading, draining: Draining | None) -> None:
+        """To be called in each turn of the loop: it is the sign of life of all of it."""
         title = master_title(self._name, status.consuming(slots), len(slots))
         if title != self._title:
             self._title = title
             set_title(title, "domain-events")
-        self._notifier.status(status.status_line(slots, stopping=self._is_stopping))
-        if self._is_stopping:
-            self._extend(now, deadline, progress)
-        else:
-            self._show_reload(is_reloading)
+        self._notifier.status(status.status_line(slots, stopping=self._is_stopping, reload=reloading.progress))
+        if draining is None:
             if not self._is_ready and status.is_ready(slots, self._ready):
                 self._is_ready = True
                 self._notifier.ready()
+            self._show_reload(reloading)
+        self._ask_for_time(now, draining)
         if self._notifier.watchdog is not None and now >= self._alive_at:
             self._alive_at = now + self._notifier.watchdog
             self._notifier.alive()
+        self._try_again_at = None if self._notifier.flush() else now + _TRY_AGAIN
 
-    def _show_reload(self, is_reloading: bool) -> None:
-        if is_reloading == self._is_reloading:
-            return
-        self._is_reloading = is_reloading
-        if is_reloading:
+    def _show_reload(self, reloading: Reloading) -> None:
+        was_reloading, self._is_reloading = self._is_reloading, bool(reloading.progress)
+        if not self._is_ready:
+            self._reloads_told = reloading.number
+            return  # the start goes on
+        if reloading.number != self._reloads_told:
+            # Also of one that has failed within this turn: whoever has asked for it waits for both words.
+            self._reloads_told = reloading.number
             self._notifier.reloading(time.monotonic_ns() // 1000)
-        elif self._is_ready:
+            was_reloading = True
+        if was_reloading and not self._is_reloading:
             self._notifier.ready()
 
-    def _extend(self, now: float, deadline: float | None, progress: int) -> None:
-        """A manager that is less patient than we are must not kill what still moves; our own deadline bounds it."""
+    def _ask_for_time(self, now: float, draining: Draining | None) -> None:
+        """A manager that is less patient than we are must not end what still moves; our own deadlines bound it."""
+        if draining is None and not self._is_reloading:
+            self._extend_at = None
+            return
         if self._extend_at is not None and now < self._extend_at:
             return
-        self._extend_at = now + _EXTEND_EVERY
-        if progress > self._progress and deadline is not None:
-            self._progress = progress
-            self._notifier.extend(min(_EXTEND_BY, max(0.0, deadline - now) + 1.0))
+        self._extend_at = now + EXTEND_EVERY
+        if draining is None:
+            self._notifier.extend(_EXTEND_BY)  # every step of a reload has its deadline
+        elif draining.moves():
+            self._notifier.extend(min(_EXTEND_BY, max(0.0, draining.deadline - now) + _ENDING))
 
     def stopping(self) -> None:
         if not self._is_stopping:
             self._is_stopping = True
+            self._extend_at = None
             self._notifier.stopping()
 
     def close(self) -> None:

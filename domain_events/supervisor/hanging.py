@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domain_events.supervisor.shm import InHand
 from domain_events.supervisor.slots import Hung
+
+SILENCE = 15.0
+"""Seconds without a sign of life after which a child that drains does not count as alive: three beats and more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +57,15 @@ def look(
             )
         times.append(at)
     return Verdict(look_at=min(times, default=None))
+
+
+def works_on(
+    limits: Limits, *, in_hand: Sequence[InHand], last_beat: float | None, not_before: float, now: float
+) -> bool:
+    """Whether a child that drains is worth waiting for: it shows that it lives, and its handlers are within their
+    time. A handler without a limit is: the drain has its own."""
+    if last_beat is None:
+        return False
+    limits = replace(limits, hang_timeout=SILENCE)
+    verdict = look(limits, in_hand=in_hand, last_beat=last_beat, not_before=not_before, now=now)
+    return verdict.hung is None

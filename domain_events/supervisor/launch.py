@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
+    program: str
     argv: Sequence[str]
     environ: Mapping[str, str]
     cwd: str
@@ -19,7 +20,7 @@ class Launch:
         """Start it once more, with these variables and descriptors. Raises OSError."""
         return subprocess.Popen(  # noqa: S603  our own command
             self.argv,
-            executable=sys.executable,
+            executable=self.program,
             env={**self.environ, **extra},
             cwd=self.cwd,
             stdin=subprocess.DEVNULL,
@@ -34,13 +35,36 @@ def remember() -> None:
     """To be called first thing in `main`: before the application changes the environment or the directory."""
     global _launch
     if _launch is None:
-        _launch = Launch(argv=tuple(sys.orig_argv), environ=dict(os.environ), cwd=_logical_directory())
+        program, argv = _command()
+        _launch = Launch(program=program, argv=argv, environ=dict(os.environ), cwd=_logical_directory())
 
 
 def remembered() -> Launch:
     remember()
     assert _launch is not None
     return _launch
+
+
+def _command() -> tuple[str, Sequence[str]]:
+    """The program, and its arguments from the zeroth on.
+
+    A script that names its interpreter, as pip makes them, is started by its own name: where a deploy turns a symlink
+    to the environment of the new release, another interpreter stands in it.
+    """
+    argv = tuple(sys.orig_argv)
+    if len(argv) > 1 and argv[1] == sys.argv[0] and _names_our_interpreter(argv[1]):
+        return os.path.join(_logical_directory(), argv[1]), argv[1:]
+    return sys.executable, argv
+
+
+def _names_our_interpreter(script: str) -> bool:
+    # Where its path is too long for a first line, pip lets a shell start it: so it is in the second.
+    try:
+        with open(script, "rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    return head.startswith(b"#!") and os.fsencode(sys.executable) in head and os.access(script, os.X_OK)
 
 
 def _logical_directory() -> str:

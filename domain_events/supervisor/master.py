@@ -17,7 +17,7 @@ from domain_events.supervisor.changes import Changes
 from domain_events.supervisor.child import Consume
 from domain_events.supervisor.control import Control
 from domain_events.supervisor.crew import Crew
-from domain_events.supervisor.display import Display
+from domain_events.supervisor.display import Display, Draining
 from domain_events.supervisor.exits import ChildExit, MasterExit, signal_name
 from domain_events.supervisor.launch import remembered
 from domain_events.supervisor.lock import Lock
@@ -257,12 +257,7 @@ class Master:
             seat.look_at = None  # other deadlines are at work
             return
         verdict = hanging.look(
-            hanging.Limits(
-                timeout=seat.post.timeout,
-                # A coroutine is told first, by asyncio; only what does not react to that is our business.
-                patience=self._options.kill_after if seat.post.is_async else 0.0,
-                hang_timeout=self._options.hang_timeout or None,
-            ),
+            self._limits(seat),
             in_hand=seat.record.in_hand,
             last_beat=seat.record.last_beat,
             not_before=max(self._not_before, process.started_at),
@@ -274,6 +269,14 @@ class Master:
             in_flight = ",".join(verdict.culprits) or None
             seat.log_line(logging.ERROR, "child_hung", in_flight=in_flight, reason=verdict.hung.cause)
             self._apply(seat, verdict.hung, now)
+
+    def _limits(self, seat: Seat) -> hanging.Limits:
+        return hanging.Limits(
+            timeout=seat.post.timeout,
+            # A coroutine is told first, by asyncio; only what does not react to that is our business.
+            patience=self._options.kill_after if seat.post.is_async else 0.0,
+            hang_timeout=self._options.hang_timeout or None,
+        )
 
     def _look_at_files(self, now: float) -> None:
         if self._watch is None:
@@ -438,13 +441,28 @@ class Master:
     # The end
 
     def _show(self, now: float) -> None:
-        moving = sum(seat.counters.handled + (seat.process is None) for seat in self._crew.seats)
+        draining = (
+            None if self._deadline is None else Draining(deadline=self._deadline, moves=partial(self._moves, now))
+        )
         self._display.show(
-            self._crew.shown if self._deadline is None else self._crew.slots,
+            self._crew.shown if draining is None else self._crew.slots,
             now,
-            is_reloading=self._changes.is_reloading,
-            deadline=self._deadline,
-            progress=moving,
+            reloading=self._changes.reloading,
+            draining=draining,
+        )
+
+    def _moves(self, now: float) -> bool:
+        """Whether somebody works on in this drain."""
+        return any(
+            hanging.works_on(
+                self._limits(seat),
+                in_hand=seat.record.in_hand,
+                last_beat=seat.record.last_beat,
+                not_before=max(self._not_before, seat.process.started_at),
+                now=now,
+            )
+            for seat in self._crew.seats
+            if seat.process is not None
         )
 
     def _stop(self, event: StopAsked | ForceAsked, number: int | None, reason: str | None = None) -> None:

@@ -21,12 +21,13 @@ def is_ready(slots: Sequence[Slot], when: Literal["booted", "consuming"]) -> boo
     return all(slot.booted_once or slot.state in (State.BACKOFF, State.FAILED) for slot in slots)
 
 
-def status_line(slots: Sequence[Slot], *, stopping: bool) -> str:
-    """As `2/3 consuming; printer#0 backoff: exit 70`."""
+def status_line(slots: Sequence[Slot], *, stopping: bool, reload: str = "") -> str:
+    """As `2/3 consuming; printer#0 backoff: exit 70`. `reload`: how far one is, when there is one."""
     if stopping:
         left = [slot.name for slot in slots if slot.state is State.DRAINING]
-        return _shortened(f"stopping, {len(left)} children left: {', '.join(left)}" if left else "stopped")
-    head = f"{consuming(slots)}/{len(slots)} consuming"
+        noun = "child" if len(left) == 1 else "children"
+        return _shortened(f"stopping, {len(left)} {noun} left: {', '.join(left)}" if left else "stopped")
+    head = [f"reloading: {reload}"] if reload else []
     # Those that need a person first: the line may be too short for all.
     order = [State.FAILED, State.BACKOFF, State.WAITING, State.STARTING, State.PENDING]
     tail = [
@@ -35,7 +36,7 @@ def status_line(slots: Sequence[Slot], *, stopping: bool) -> str:
         for slot in slots
         if slot.state is state
     ]
-    return _shortened("; ".join([head, *tail]))
+    return _shortened("; ".join([*head, f"{consuming(slots)}/{len(slots)} consuming", *tail]))
 
 
 def _shortened(text: str) -> str:

@@ -14,6 +14,7 @@ from tests.waiting import wait_until
 
 log = logging.getLogger("domain_events.supervisor")
 deeper = logging.getLogger("domain_events.supervisor.notify")
+app = logging.getLogger("app.hooks")
 
 
 class Sink(logging.Handler):
@@ -36,9 +37,11 @@ def sink() -> Iterator[Sink]:
     above = logging.getLogger("domain_events")
     level = above.level
     above.addHandler(sink := Sink())
+    above.propagate = False  # pytest has handlers at the root
     above.setLevel(logging.INFO)
     yield sink
     above.removeHandler(sink)
+    above.propagate = True
     above.setLevel(level)
 
 
@@ -55,11 +58,11 @@ def test_nobody_waits_for_a_stuck_sink_and_what_is_dropped_is_counted(sink: Sink
     with MasterLog(bound=10) as master_log:
         sink.open.clear()
         log.info("in the hand of the writer")
-        wait_until(lambda: master_log._handler.queue.empty())
+        wait_until(lambda: master_log._queue.empty())
         for n in range(25):
             log.info("line %d", n)
         sink.open.set()
-    dropped = "event=log_records_dropped slot=master n=15"
+    dropped = f"event=log_records_dropped slot=master pid={os.getpid()} n=15"
     assert sorted(sink.messages) == sorted(
         ["in the hand of the writer", *(f"line {n}" for n in range(10)), dropped],
     )
@@ -87,6 +90,64 @@ def test_a_child_logs_by_its_own_ways(sink: Sink) -> None:
             os._exit(0 if sink.messages == ["from the child"] else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert sink.messages == []
+
+
+def test_what_the_application_logs_in_the_main_thread_does_not_wait_either(sink: Sink) -> None:
+    app.addHandler(sink)
+    app.propagate = False
+    try:
+        with MasterLog():
+            sink.open.clear()
+            app.warning("from a hook")
+            sink.open.set()
+        assert sink.messages == ["from a hook"]
+        app.warning("after it")
+    finally:
+        app.propagate = True
+        app.removeHandler(sink)
+    assert sink.messages == ["from a hook", "after it"]
+
+
+def test_other_threads_write_by_themselves_and_wait(sink: Sink) -> None:
+    thread = threading.Thread(target=log.info, args=("from a thread",))
+    with MasterLog(bound=0):
+        sink.open.clear()
+        thread.start()
+        log.info("dropped")
+        sink.open.set()
+        thread.join()
+        assert sink.messages == ["from a thread"]
+
+
+def test_levels_and_filters_decide_at_once_and_a_filter_that_fails_stops_nobody(sink: Sink) -> None:
+    broken, errors = Sink(), Sink()
+    errors.setLevel(logging.ERROR)
+    broken.addFilter(lambda record: bool(1 / 0))
+    above = logging.getLogger("domain_events")
+    above.addHandler(broken)
+    above.addHandler(errors)
+    try:
+        with MasterLog():
+            log.info("a line")
+    finally:
+        above.removeHandler(broken)
+        above.removeHandler(errors)
+    assert sink.messages == ["a line"]
+    assert errors.messages == []
+    assert broken.messages == ["a filter has failed, and a record of domain_events.supervisor is lost"]
+
+
+def test_every_logger_has_its_own_handlers_again_at_the_end(sink: Sink) -> None:
+    null = logging.NullHandler()
+    app.handlers[:] = [null, sink]
+    before, last_resort = logging.getLogger().handlers[:], logging.lastResort
+    with MasterLog():
+        assert sink not in app.handlers
+        assert null in app.handlers
+    assert app.handlers == [null, sink]
+    assert logging.getLogger().handlers == before
+    assert logging.lastResort is last_resort
+    app.handlers.clear()
 
 
 def _writers() -> list[threading.Thread]:

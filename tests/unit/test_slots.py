@@ -210,7 +210,7 @@ def test_the_status_names_what_a_person_should_look_at_first() -> None:
         "1/3 consuming; printer#0 failed: configuration (exit 78); printer#0 starting: connection refused"
     )
     draining = after((1, StopAsked()), slot=running())
-    assert status_line((draining,), stopping=True) == "stopping, 1 children left: printer#0"
+    assert status_line((draining,), stopping=True) == "stopping, 1 child left: printer#0"
     assert status_line((), stopping=True) == "stopped"
     assert len(status_line((away,) * 100, stopping=False)) == 500
 
