@@ -51,7 +51,12 @@ class GuardedObserver:
 
 def guarded(oversight: Oversight) -> Oversight:
     """They are our own, and raise nothing: should one do so all the same, events go on."""
-    return replace(oversight, judge=_harmless(oversight.judge), beat=_harmless(oversight.beat))
+    return replace(
+        oversight,
+        judge=_harmless(oversight.judge),
+        forgive=_harmless(oversight.forgive),
+        beat=_harmless(oversight.beat),
+    )
 
 
 def _harmless(function: Callable[P, T]) -> Callable[P, T | None]:

@@ -67,6 +67,7 @@ def consume(
         stop=stop,
         observer=told,
         judge=overseer.judge if overseer is not None else None,
+        forgive=overseer.forgive if overseer is not None else lambda _event_id: None,
         gate=gate,
         context=contextvars.copy_context(),
         surroundings=surroundings.registered(),

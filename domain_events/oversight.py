@@ -31,6 +31,8 @@ class Oversight:
     """Called in the I/O thread on SIGQUIT; the argument tells whether a handler is running. Ends the process."""
     judge: Callable[[str], Suspicion | None]
     """Asked, with the event's id, before a handler is called, in the thread of the handler."""
+    forgive: Callable[[str], object] = lambda _event_id: None
+    """Told in the I/O thread that a condemned event, by its id, is settled: sent again, it is judged anew."""
     beat: Callable[[], None]
     """A sign of life of the I/O thread."""
     beat_every: float

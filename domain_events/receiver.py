@@ -229,6 +229,7 @@ def _stopped_by_signals(stop: Stop) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(wakeup_fd)
+        stop.handlers_before = {}
         for number, handler in previous.items():
             # None: it was set by C code and cannot be put back from here.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

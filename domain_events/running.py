@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
+from dataclasses import dataclass
 from typing import Protocol
 
 from domain_events.calling import Failed, call, call_async
@@ -26,6 +27,9 @@ from domain_events.transport.consumer import GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
 from domain_events.transport.wire import Failure, Progress, read_event, read_progress
 
+LONGEST_WAIT = 5.0
+"""Seconds for which nothing else is begun while a condemned event is set aside."""
+
 
 class Settles(Protocol):
     """Where deliveries come from and outcomes go: a `transport.consumer.Consumer`."""
@@ -35,6 +39,24 @@ class Settles(Protocol):
     def settle(self, delivery: Delivery, settlement: Settlement) -> None: ...
 
     def fail(self, error: BaseException) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """An event to be dealt with."""
+
+    event: DomainEvent
+    progress: Progress
+    suspicion: Suspicion | None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other event may be in hand meanwhile."""
+        return self.suspicion is not None
+
+    @property
+    def is_condemned(self) -> bool:
+        return self.suspicion is not None and self.suspicion.condemned
 
 
 class Runner:
@@ -47,6 +69,7 @@ class Runner:
         stop: Stop,
         observer: Observer,
         judge: Callable[[str], Suspicion | None] | None,
+        forgive: Callable[[str], object] = lambda _event_id: None,
         gate: Gate | None,
         context: Context,
         surroundings: Sequence[Surroundings] = (),
@@ -57,17 +80,60 @@ class Runner:
         self._stop = stop
         self._observer = observer
         self._judge = judge
+        self._forgive = forgive
         self._gate = gate
         self._surroundings = surroundings
 
     def run(self, delivery: Delivery) -> None:
         """Handle and settle it. What it raises is an error of ours, or comes of a process that a handler forked."""
         self._consumer.begin(delivery)
-        self._consumer.settle(delivery, self._handled(delivery))
+        case = self._read(delivery)
+        if not isinstance(case, _Case):
+            self._consumer.settle(delivery, case)
+            return
+        gate = self._gate
+        if gate is not None and not gate.enter(case.is_alone):
+            _wait(gate, case.is_alone)
+            if self._stop.requested:
+                gate.leave()
+                self._consumer.settle(delivery, GiveBack())
+                return
+        if case.is_condemned:
+            settled = threading.Event()
+            self._set_aside(delivery, case, settled.set)
+            settled.wait(LONGEST_WAIT)
+        else:
+            self._consumer.settle(delivery, self._handled(delivery, case))
+        if gate is not None:
+            gate.leave()
 
     async def run_async(self, delivery: Delivery) -> None:
         self._consumer.begin(delivery)
-        self._consumer.settle(delivery, await self._handled_async(delivery))
+        case = self._read(delivery)
+        if not isinstance(case, _Case):
+            self._consumer.settle(delivery, case)
+            return
+        gate = self._gate
+        if gate is not None and not gate.enter(case.is_alone):
+            await _wait_async(gate, case.is_alone)
+            if self._stop.requested:
+                gate.leave()
+                self._consumer.settle(delivery, GiveBack())
+                return
+        if case.is_condemned:
+            loop, settled = asyncio.get_running_loop(), asyncio.Event()
+
+            def say_settled() -> None:
+                with suppress(RuntimeError):  # the loop has ended, and nobody waits
+                    loop.call_soon_threadsafe(settled.set)
+
+            self._set_aside(delivery, case, say_settled)
+            with suppress(asyncio.CancelledError, TimeoutError):
+                await asyncio.wait_for(settled.wait(), LONGEST_WAIT)
+        else:
+            self._consumer.settle(delivery, await self._handled_async(delivery, case))
+        if gate is not None:
+            gate.leave()
 
     def end_thread(self) -> None:
         """No more events are handled in this thread."""
@@ -78,18 +144,8 @@ class Runner:
         """A thread that handles events has come to an unexpected end."""
         self._consumer.fail(error)
 
-    def _handled(self, delivery: Delivery) -> Settlement:
-        read = self._read(delivery)
-        if not isinstance(read, tuple):
-            return read
-        event, progress, alone = read
-        gate = self._gate
-        if gate is not None and not gate.enter(alone):
-            _wait(gate, alone)
-            if self._stop.requested:
-                gate.leave()
-                return GiveBack()
-        registration = delivery.registration
+    def _handled(self, delivery: Delivery, case: _Case) -> Settlement:
+        registration, event = delivery.registration, case.event
         self._observer.started(registration.name, event)
         began = time.monotonic()
         if self._surroundings:
@@ -97,33 +153,38 @@ class Runner:
                 failed = call(registration.handler, event, self.context.copy())
         else:
             failed = call(registration.handler, event, self.context.copy())
-        settlement = self._ended(delivery, progress, event, failed, time.monotonic() - began)
-        if gate is not None:
-            gate.leave()
-        return settlement
+        return self._ended(delivery, case, failed, time.monotonic() - began)
 
-    async def _handled_async(self, delivery: Delivery) -> Settlement:
-        read = self._read(delivery)
-        if not isinstance(read, tuple):
-            return read
-        event, progress, alone = read
-        gate = self._gate
-        if gate is not None and not gate.enter(alone):
-            await _wait_async(gate, alone)
-            if self._stop.requested:
-                gate.leave()
-                return GiveBack()
-        registration = delivery.registration
+    async def _handled_async(self, delivery: Delivery, case: _Case) -> Settlement:
+        registration, event = delivery.registration, case.event
         self._observer.started(registration.name, event)
         began = time.monotonic()
         failed = await self._call_async(registration, event)
-        settlement = self._ended(delivery, progress, event, failed, time.monotonic() - began)
-        if gate is not None:
-            gate.leave()
-        return settlement
+        return self._ended(delivery, case, failed, time.monotonic() - began)
 
-    def _read(self, delivery: Delivery) -> tuple[DomainEvent, Progress, bool] | Settlement:
-        """The event, how far it has come, and whether to handle it alone. Or what becomes of it without a handler."""
+    def _set_aside(self, delivery: Delivery, case: _Case, settled: Callable[[], object]) -> None:
+        """Without its handler. `settled` is called, in another thread, when it is acked or known to come again.
+
+        Nothing else should begin before: the next event may end this process, and then this one would come again,
+        while its copy lies there already.
+        """
+        assert case.suspicion is not None
+        event = case.event
+        failure = Failure.of_death(case.suspicion)
+        outcome = SetAside(reason=failure.reason)
+
+        def told(is_acked: bool) -> None:
+            # Not sooner: if it comes again, it is condemned still. And not never: a person may send it again.
+            if is_acked:
+                self._forgive(event.uuid_string)
+            settled()
+
+        self._report(delivery.registration, event, 0.0, outcome)
+        delivery.when_settled(told)
+        self._consumer.settle(delivery, settlement_of(delivery, case.progress, outcome, event, failure=failure))
+
+    def _read(self, delivery: Delivery) -> _Case | Settlement:
+        """The event and what is known of it; or what becomes of a delivery that is none."""
         if self._stop.requested:
             # The I/O thread takes back what waits in the lanes; this one may just have left it.
             return GiveBack()
@@ -136,12 +197,7 @@ class Runner:
             self._report(registration, None, 0.0, outcome)
             return settlement_of(delivery, progress, outcome, None)
         suspicion = self._judge(event.uuid_string) if self._judge is not None else None
-        if suspicion is not None and suspicion.condemned:
-            failure = Failure.of_death(suspicion)
-            outcome = SetAside(reason=failure.reason)
-            self._report(registration, event, 0.0, outcome)
-            return settlement_of(delivery, progress, outcome, event, failure=failure)
-        return event, progress, suspicion is not None
+        return _Case(event, progress, suspicion)
 
     async def _call_async(self, registration: Registration, event: DomainEvent) -> Failed | None:
         if not self._surroundings:
@@ -158,15 +214,13 @@ class Runner:
                 return Failed(error)
         return failed
 
-    def _ended(
-        self, delivery: Delivery, progress: Progress, event: DomainEvent, failed: Failed | None, seconds: float
-    ) -> Settlement:
-        registration = delivery.registration
+    def _ended(self, delivery: Delivery, case: _Case, failed: Failed | None, seconds: float) -> Settlement:
+        registration, event = delivery.registration, case.event
         error, reason = (None, None) if failed is None else (failed.error, failed.reason)
         spread = random.random()  # noqa: S311 - no secret
         outcome = decide(error, retries=event.retries, policy=registration.policy, spread=spread, reason=reason)
         self._report(registration, event, seconds, outcome)
-        return settlement_of(delivery, progress, outcome, event, error)
+        return settlement_of(delivery, case.progress, outcome, event, error)
 
     def _report(self, registration: Registration, event: DomainEvent | None, seconds: float, outcome: Outcome) -> None:
         observer = self._observer

@@ -29,11 +29,8 @@ class Stop:
         self._writer.setblocking(False)
         # A plain flag: an Event has a lock, and a signal handler that interrupts its set() would hang.
         self._requested = False
-        self.handlers_before: Mapping[int, SignalHandler] = {
-            signal.SIGTERM: signal.SIG_DFL,
-            signal.SIGQUIT: signal.SIG_DFL,
-        }
-        """What a process that is forked while signals ask for this stop gets back."""
+        self.handlers_before: Mapping[int, SignalHandler] = {}
+        """What a process gets back that is forked while signals ask for this stop. Empty as long as none does."""
         _stops.add(self)
 
     @property
@@ -87,9 +84,10 @@ class Stop:
         It shares the socket. A SIGTERM for it (as multiprocessing sends them) would stop the parent, and not end it.
         """
         wakeup_fd = signal.set_wakeup_fd(-1)
-        if wakeup_fd != self._writer.fileno():
+        # From Python 3.12 on asyncio takes every descriptor away after a fork; before us, when it was imported before.
+        if wakeup_fd not in (-1, self._writer.fileno()):
             signal.set_wakeup_fd(wakeup_fd)  # no signal leads here
-        elif wakeup_fd != -1:
+        else:
             for number, handler in self.handlers_before.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self.close()

@@ -29,6 +29,7 @@ class Place:
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
+        self.watched: dict[Any, Callable[[bool], None]] = {}
 
 
 def delivery(registration: Registration, data: Any = None, *, body: bytes | None = None) -> Delivery:
@@ -55,6 +56,8 @@ class Desk:
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
         self.in_hand.remove(delivery)
         self.settled.append((delivery, settlement))
+        for told in delivery.subscription.watched.values():
+            told(True)
 
     def fail(self, error: BaseException) -> None:
         self.failures.append(error)

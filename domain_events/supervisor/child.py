@@ -151,6 +151,7 @@ class Child:
                 oversight=Oversight(
                     forced=self._forced,
                     judge=self._blame.judge,
+                    forgive=self._blame.forgive,
                     beat=self._beat,
                     beat_every=place.orders.beat_every,
                 ),

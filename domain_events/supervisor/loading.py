@@ -21,6 +21,7 @@ from domain_events.lifecycle import HookFailed, run_before_fork
 from domain_events.registration import Registration
 from domain_events.supervisor.child import Child, Consume, Place
 from domain_events.supervisor.logs import LogLine
+from domain_events.supervisor.notify import forget_service_manager
 from domain_events.supervisor.posts import Orders, posts_of
 from domain_events.supervisor.shm import Arena
 from domain_events.supervisor.spawn import Mask, die_with, settle_memory, spawn_away
@@ -84,6 +85,7 @@ def serve(
     """Be a loader until the master closes the channel. The exit code is of no interest to anybody."""
     if not die_with(channel.master):
         return 1
+    forget_service_manager()
     try:
         registrations = load()
     except BaseException as error:  # noqa: BLE001  the application's code; whatever it is, the master must hear it

@@ -7,7 +7,7 @@ import random
 import selectors
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from domain_events.lifecycle import HookFailed
@@ -58,6 +58,7 @@ _SLACK = 1.0  # seconds that killed children have to vanish
 _LOG_TIMEOUT = 2.0  # seconds, at the end, for the last lines of all children and the master together
 _LOG_PATIENCE = 0.1  # seconds, in one turn of the loop, for the last lines of those that have died
 _OVERSLEPT = 1.0  # seconds: whoever wakes up so late was stopped
+_TICK = 0.5  # seconds of one sleep, while somebody's time runs: one cannot see that a part of it was no sleep
 _STRANGERS = 1.0  # seconds that programs have which handlers have left behind, at the end
 _SLOWEST_BEAT = 5.0  # seconds
 _BEATS = 8  # in one --hang-timeout
@@ -104,7 +105,7 @@ class Master:
         self._signals = signals
         self._log = log
         self._selector = selectors.DefaultSelector()
-        self._selector.register(signals.fileno(), selectors.EVENT_READ, self._on_signals)
+        self._selector.register(signals.fileno(), selectors.EVENT_READ, lambda: None)  # they are read in each turn
         self._display = Display(title, options.ready, now)
         self._arena = Arena()
         self._crew = Crew(self._arena)
@@ -176,28 +177,46 @@ class Master:
 
     def _sleep(self, now: float) -> None:
         """Until something happens or is due, and then see to it."""
-        wake_at = self._next_time(now)
-        timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
-        slept_at = time.monotonic()
-        ready = self._selector.select(timeout)
-        woke_at = time.monotonic()
-        # With a turn of the loop: this process may have been stopped anywhere.
-        overslept = woke_at - self._awake_since - (0.0 if timeout is None else timeout)
-        if timeout is None:
-            overslept = slept_at - self._awake_since
-        self._awake_since = woke_at
-        if overslept > _OVERSLEPT:
-            self._oversleep(overslept, woke_at)
+        ready, overslept = self._wait(self._next_time(now))
+        woke_at = self._awake_since
+        # Read in any case: an interrupted select(2) may come back without having looked.
+        signals = self._signals.read()
+        if overslept > _OVERSLEPT or signal.SIGCONT in signals:
+            self._oversleep(max(0.0, overslept), woke_at)
         self._logs_until = woke_at + _LOG_PATIENCE
         # Signals first: a child that got the same SIGTERM as we did has not crashed.
-        for key, _ in sorted(ready, key=lambda item: item[0].fd != self._signals.fileno()):
+        self._on_signals(signals)
+        for key, _ in ready:
             key.data()
         if self._control is not None:
             self._control.tick(time.monotonic())
 
+    def _wait(self, wake_at: float | None) -> tuple[list[tuple[selectors.SelectorKey, int]], float]:
+        """What is ready, and for how long this process was stopped, as far as the clock shows it."""
+        tick = _TICK if self._counts_down() else None
+        while True:
+            slept_at = time.monotonic()
+            due_in = None if wake_at is None else max(0.0, wake_at - slept_at)
+            timeout = min((seconds for seconds in (due_in, tick) if seconds is not None), default=None)
+            ready = self._selector.select(timeout)
+            woke_at = time.monotonic()
+            # With a turn of the loop: this process may have been stopped anywhere.
+            overslept = (slept_at if timeout is None else woke_at - timeout) - self._awake_since
+            self._awake_since = woke_at
+            if ready or overslept > _OVERSLEPT or (wake_at is not None and woke_at >= wake_at):
+                return ready, overslept
+
+    def _counts_down(self) -> bool:
+        """Whether a time runs that a stop of this process must not shorten."""
+        return self._deadline is not None or any(
+            seat.slot.ladder or (seat.process is not None and seat.post.timeout is not None)
+            for seat in self._crew.seats
+        )
+
     def _oversleep(self, seconds: float, now: float) -> None:
         """We were stopped (SIGSTOP, a frozen container): so, very likely, were the children."""
-        logger.warning("the master was stopped for %.1f s; all deadlines move by that", seconds)
+        if seconds > _OVERSLEPT:
+            logger.warning("the master was stopped for %.1f s; all deadlines move by that", seconds)
         for seat in self._crew.seats:
             self._apply(seat, MasterSlept(seconds), now)
             seat.look_at = now
@@ -359,6 +378,8 @@ class Master:
         if ending is None:
             return
         self._on_report(seat, process)  # its last words: it may have booted before it died
+        if not seat.slot.hung:
+            process.stacks.last = ""  # what an operator has asked for does not tell why it died
         seat.log_stacks()
         now = time.monotonic()
         asked = seat.slot.state is State.DRAINING
@@ -402,8 +423,8 @@ class Master:
 
     # Signals
 
-    def _on_signals(self) -> None:
-        for number in self._signals.read():
+    def _on_signals(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
             match number:
                 case signal.SIGTERM:
                     self._stop(StopAsked(), number)

@@ -17,6 +17,7 @@ MASTER_SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGCHLD,
+    signal.SIGCONT,
 )
 
 

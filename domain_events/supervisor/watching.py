@@ -55,7 +55,7 @@ class Watching(NullObserver):
     def _end(self, event: DomainEvent | None) -> None:
         if event is not None:  # else its bytes were no event
             cell = self._cells.pop(id(event), None)
-            if cell is not None:  # else it was condemned, and never begun
+            if cell is not None:  # else it is condemned, and was never begun
                 self._record.end(cell)
-            self._blame.forgive(event.uuid_string)
+                self._blame.forgive(event.uuid_string)
         self._wear.event_done()

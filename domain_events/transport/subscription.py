@@ -60,6 +60,14 @@ class Delivery:
         """The channel is gone, and the broker gives the event to somebody again."""
         return self.channel is not self.subscription.channel
 
+    def when_settled(self, told: Callable[[bool], None]) -> None:
+        """Told in the I/O thread whether it is acked, or comes again. To be asked for before it is settled."""
+        watched = self.subscription.watched
+        watched[self.channel, self.tag] = told
+        if self.is_stale:  # nobody looks there any more
+            watched.pop((self.channel, self.tag), None)
+            told(False)
+
 
 class Subscription:
     """Belongs into the I/O thread."""
@@ -71,6 +79,7 @@ class Subscription:
         self.unsettled = Unsettled()
         self.copies: dict[int, Publication] = {}  # under way, by delivery tag
         self.postponed: dict[int, object] = {}  # copies that failed, until they are tried again: tag -> timer
+        self.watched: dict[tuple[Channel, int], Callable[[bool], None]] = {}  # who asks what becomes of a delivery
         self.channel: Channel | None = None
         self.consuming = False
         self.failures = 0
@@ -150,10 +159,15 @@ class Subscription:
         if self.channel is not None and self.channel.is_open:
             for tag, multiple in acks:
                 self.channel.basic_ack(tag, multiple=multiple)
+            for channel, tag in list(self.watched):
+                if channel is self.channel and tag not in self.unsettled:
+                    self.watched.pop((channel, tag))(True)
 
     def give_back(self, tag: int) -> None:
         """Back into the queue, at once."""
         self.unsettled.remove(tag)
+        if self.channel is not None and (told := self.watched.pop((self.channel, tag), None)):
+            told(False)
         if self.channel is not None and self.channel.is_open:
             self.channel.basic_nack(tag, requeue=True)
 
@@ -169,6 +183,8 @@ class Subscription:
         self.postponed.clear()  # the timers will find a stale delivery
         self.unsettled = Unsettled()
         self.channel = None
+        while self.watched:
+            self.watched.popitem()[1](False)
         self._consumer_tag = None
         self.consuming = False
         return copies

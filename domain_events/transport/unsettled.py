@@ -20,6 +20,9 @@ class Unsettled:
     def __len__(self) -> int:
         return len(self._open) + len(self._done)
 
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._open or tag in self._done
+
     def add(self, tag: int) -> None:
         self._open[tag] = None
 

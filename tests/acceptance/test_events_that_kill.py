@@ -89,7 +89,7 @@ def test_it_kills_one_process_then_the_other_and_no_third(trouble: Trouble) -> N
 @pytest.mark.parametrize("options", [{"threads": 4}, {"concurrency": 4}], ids=["threads", "coroutines"])
 def test_an_innocent_event_that_is_in_hand_at_a_death_is_handled(trouble: Trouble, options: dict[str, object]) -> None:
     master = trouble.start(work=options)
-    innocent = [{"n": n, "do": "sleep", "seconds": 1.0} for n in range(3)]
+    innocent = [{"n": n, "do": "sleep", "seconds": 0.7} for n in range(3)]
     # It waits for the others to be in hand, twice if it can: they are there when the process dies.
     trouble.send_many("work", *innocent, killer(3, "SIGSEGV", **{"with": [0, 1, 2]}), *plain(*range(4, 30)))
     trouble.wait_handled({*range(30)} - {3})
@@ -104,7 +104,7 @@ def test_an_innocent_event_that_is_in_hand_at_a_death_is_handled(trouble: Troubl
 @pytest.mark.parametrize("options", [{"threads": 24}, {"concurrency": 24}], ids=["threads", "coroutines"])
 def test_it_is_found_among_many_that_are_in_hand(trouble: Trouble, options: dict[str, object]) -> None:
     master = trouble.start(work=options)
-    innocent = [{"n": n, "do": "sleep", "seconds": 0.5} for n in range(1, 24)]
+    innocent = [{"n": n, "do": "linger"} for n in range(1, 24)]
     trouble.send_many("work", killer(0, 3, **{"with": list(range(1, 24))}), *innocent, *plain(*range(24, 60)))
     trouble.wait_handled(range(1, 60))
     trouble.wait_dead(1)

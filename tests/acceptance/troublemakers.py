@@ -34,6 +34,11 @@ def act(event: DomainEvent) -> None:
             # In steps: time in which this process was stopped counts for one of them.
             for _ in range(round(event.data["seconds"] / 0.05)):
                 time.sleep(0.05)
+        case "linger":
+            # Until somebody has died.
+            until = time.monotonic() + 10.0
+            while not os.path.exists(LEDGER + ".died") and time.monotonic() < until:
+                time.sleep(0.02)
         case "hold the GIL":
             # Inside of one call in C, which looks at no signal.
             collections.deque(itertools.repeat(None), maxlen=0)
@@ -57,6 +62,8 @@ async def act_async(event: DomainEvent) -> None:
     match event.data.get("do"):
         case "sleep":
             await asyncio.sleep(event.data["seconds"])
+        case "linger":
+            await asyncio.to_thread(act, event)
         case "die":
             if "with" in event.data:
                 await asyncio.to_thread(wait_for_company, event.data["with"])
@@ -67,6 +74,8 @@ async def act_async(event: DomainEvent) -> None:
 
 def die(event: DomainEvent) -> None:
     wait_for_company(event.data.get("with", []))
+    with open(LEDGER + ".died", "w"):
+        pass
     match event.data["of"]:
         case "a read of address 0":
             ctypes.string_at(0)
@@ -79,7 +88,7 @@ def die(event: DomainEvent) -> None:
 
 def wait_for_company(numbers: list[int]) -> None:
     """Until this process has these events in hand too; not for ever, for once it may be alone."""
-    until = time.monotonic() + 3.0
+    until = time.monotonic() + 1.0
     while time.monotonic() < until:
         with open(LEDGER) as ledger:
             notes = [json.loads(line) for line in ledger.read().splitlines()]

@@ -796,11 +796,13 @@ def warm_up():
         raise ValueError("cold")
     print("warm", flush=True)
 child_stopping(lambda: print("stopping", flush=True))
+seen = []
 receiver = Receiver(url)
 @receiver.handles(name, [key], threads=2)
 def handle(event):
     os.write(1, b"handled %d\\n" % event.data)  # in one piece: there are two threads
-    if event.data == 2:
+    seen.append(event.data)
+    if len(seen) == 2:
         receiver.stop_consuming()
 try:
     receiver.start_consuming(timeout=60)

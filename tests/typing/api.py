@@ -18,6 +18,7 @@ from domain_events import (
     DomainEvent,
     DomainEventError,
     EventTooLarge,
+    HookFailed,
     InvalidName,
     MalformedEvent,
     NullObserver,
@@ -32,6 +33,9 @@ from domain_events import (
     Unroutable,
     UnsendableData,
     __version__,
+    before_fork,
+    child_started,
+    child_stopping,
     send_domain_event,
     send_domain_events,
 )
@@ -128,6 +132,8 @@ receiver.register(
     processes=2,
     prefetch=10,
     queue_type="classic",
+    threads=4,
+    single_active=True,
 )
 receiver.register(print, "any-callable", ["#"])
 receiver.register(lambda event: event.routing_key, "its-result-is-ignored", ["#"])
@@ -148,10 +154,44 @@ assert_type(decorated(event), int)  # the decorator leaves the function as it is
 def wrong(first: DomainEvent, second: int) -> None: ...
 
 
+@receiver.handles("async", ["user.*"], concurrency=100, timeout=5.0)
+async def handle_async(event: DomainEvent) -> int:
+    return event.retries
+
+
+async def call_it() -> None:
+    assert_type(await handle_async(event), int)
+
+
+class Handles:
+    async def __call__(self, event: DomainEvent) -> None: ...
+
+
+receiver.register(Handles(), "async-object", ["user.*"])
+receiver.register(handle_user_event, "threads-are-a-number", ["#"], threads="4")  # type: ignore[arg-type]
+
+
 receiver.declare()
 receiver.start_consuming()
 receiver.start_consuming(timeout=1.5)
 receiver.stop_consuming()
+
+
+# Hooks
+
+
+@before_fork
+def close_everything() -> None: ...
+
+
+@child_started
+def open_client() -> int:
+    return 1
+
+
+child_stopping(close_everything)
+assert_type(open_client(), int)  # the decorator leaves the function as it is
+child_started(handle_user_event)  # type: ignore[type-var]
 
 
 # Observing
@@ -172,6 +212,7 @@ observer: Observer = CountsRetries()
 everything: list[type[DomainEventError]] = [
     BrokerError,
     ConfigurationError,
+    HookFailed,
     InvalidName,
     MalformedEvent,
     SendError,

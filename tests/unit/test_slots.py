@@ -85,6 +85,22 @@ def test_crashes_wait_twice_as_long_each_time_up_to_the_cap_and_are_then_shown_a
     assert (slot.failures, slot.restarts, slot.reason) == (10, 10, "exit 70")
 
 
+def test_a_fork_that_fails_is_a_failed_start() -> None:
+    slot = Slot(receiver="printer", index=0)
+    delays, states = [], []
+    for _ in range(9):
+        slot = after((0, ForkFailed("no process", 0.5)), slot=slot)
+        delays.append(slot.due)
+        states.append(slot.state)
+    assert delays == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert states == [State.BACKOFF] * 7 + [State.FAILED] * 2
+    assert (slot.failing_since, slot.reason, slot.pid) == (0, "no process", None)
+    slot = after((60, Forked(7)), (60, Booted()), (60, Consuming()), (70, CRASH), slot=slot)
+    assert slot.failures == 10, "one start that worked is no stable run"
+    slot = after((130, Forked(8)), (130, Booted()), (130, Consuming()), (160, CRASH), slot=slot)
+    assert (slot.failures, slot.failing_since, slot.due) == (0, None, 160)
+
+
 def test_a_crash_after_a_stable_run_is_started_again_at_once_and_forgets_the_failures() -> None:
     slot = after((0, Forked(1)), (0, CRASH), (1, Forked(2)), (1, Booted()), (1, Consuming()), (31, SEGFAULT))
     assert (slot.state, slot.due, slot.failures, slot.restarts) == (State.PENDING, 31, 0, 2)
@@ -182,6 +198,16 @@ def test_giving_up_needs_all_receivers_to_fail_for_so_long() -> None:
     assert give_up_at((failing, running()), 300) is None
     assert give_up_at((failing, worse), 0) is None, "0: never"
     assert give_up_at((), 300) is None
+
+
+def test_a_stable_run_starts_the_clock_of_giving_up_anew_and_a_start_alone_does_not() -> None:
+    failing = after((0, Forked(1)), (10, CRASH), (11, Forked(2)), (11, Booted()), (11, Consuming()))
+    assert give_up_at((failing,), 300) is None, "it works at present"
+    assert give_up_at((after((12, CRASH), slot=failing),), 300) == 310
+    stable = after((41, CRASH), (41, Forked(3)), (50, CRASH), slot=failing)
+    assert give_up_at((stable,), 300) == 350
+    booting = after((60, Forked(4)), slot=stable)
+    assert give_up_at((booting,), 300) == 350, "a child that boots does not work yet"
 
 
 def test_an_outage_of_the_broker_starts_the_clock_of_giving_up_anew() -> None:

@@ -6,9 +6,12 @@ import gc
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -131,3 +134,42 @@ def test_closing_leaves_no_descriptor_behind():
         del stop
         gc.collect()
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+FORKING = """
+import os, signal, sys
+if sys.argv[1] == "first":
+    import asyncio
+from domain_events.stopping import Stop
+import asyncio
+stop = Stop()
+signal.set_wakeup_fd(stop.wakeup_fd)
+stop.handlers_before = {signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stop.request())}
+child = os.fork()
+if not child:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), stop.requested, bool(stop.read_signals()))
+os.kill(os.getpid(), signal.SIGTERM)
+print(stop.requested)
+"""
+
+
+@pytest.mark.parametrize("asyncio_is_imported", ["first", "later"])
+def test_a_signal_to_what_was_forked_ends_it_and_is_no_request(asyncio_is_imported: str):
+    # asyncio has a hook of its own for forks, which runs before ours or after it.
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", FORKING, asyncio_is_imported]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("-15 False False\nTrue\n", "")
+
+
+def test_what_is_forked_while_no_signal_asks_for_a_stop_keeps_its_handlers(stop: Stop):
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        child = os.fork()
+        if not child:
+            os._exit(signal.getsignal(signal.SIGTERM) is signal.SIG_IGN)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, handler)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 
+import pytest
+
 from tests.processes import Processes
-from tests.supervising import Supervised
+from tests.supervising import Line, Supervised
 from tests.waiting import wait_until
 
 
@@ -33,6 +36,14 @@ def test_a_child_that_crashes_after_a_stable_run_is_started_again_at_once(proces
     supervised = Supervised(processes, "bad=crash-later", "--stable-after", "0.1", "--backoff", "60:60")
     supervised.wait_line("child_consuming", count=3, slot="bad#0")
     assert [line["delay"] for line in supervised.lines("child_exit")][:2] == [0, 0]
+    assert supervised.stop() == 0
+
+
+def test_only_consuming_counts_towards_a_stable_run(processes: Processes) -> None:
+    supervised = Supervised(processes, "away=away-and-crash", "--stable-after", "0.1", "--backoff", "0.05:5")
+    supervised.wait_line("child_exit", count=3, slot="away#0")
+    assert [line["n"] for line in supervised.lines("child_exit")][:3] == [1, 2, 3]
+    assert all(line["delay"] > 0 for line in supervised.lines("child_exit"))
     assert supervised.stop() == 0
 
 
@@ -107,6 +118,34 @@ def test_when_all_receivers_keep_failing_the_master_gives_up_with_75(processes: 
     assert "have failed for 0.5 s" in supervised.lines("stop_begin")[0]["reason"]
 
 
+@pytest.mark.parametrize("env", [{"TEST_BOOT": "fail"}, {"TEST_LIMIT": "processes"}], ids=["boot", "fork"])
+def test_children_that_do_not_even_boot_or_fork_count_as_failing(processes: Processes, env: dict[str, str]) -> None:
+    supervised = Supervised(processes, "a=steady b=steady", "--give-up-after", "0.5", **env)
+    assert supervised.wait() == 75
+    assert supervised.lines("child_consuming") == []
+
+
+def test_a_fork_that_fails_is_tried_again_with_growing_delays_until_it_works(processes: Processes) -> None:
+    supervised = Supervised(processes, "a=steady b=steady", "--stable-after", "0", "--backoff", "0.2:5")
+    for slot in ("a#0", "b#0"):
+        supervised.wait_line("child_consuming", slot=slot)
+    soft, hard = resource.prlimit(supervised.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(supervised.pid, resource.RLIMIT_NOFILE, (8, hard))
+    os.kill(supervised.pid_of("a#0"), signal.SIGKILL)
+    refused = "a#0 cannot be forked: Too many open files"
+    wait_until(lambda: len(failures(supervised, refused)) == 4, what="four tries")
+    times = [_seconds(line["time"]) for line in failures(supervised, refused)]
+    assert times[3] - times[0] > (0.2 + 0.4 + 0.8) / 2 - 0.05
+    resource.prlimit(supervised.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    supervised.wait_line("child_consuming", count=2, slot="a#0")
+    assert len(supervised.lines("child_start", slot="b#0")) == 1, "the others are not touched"
+    assert supervised.stop() == 0
+
+
+def failures(supervised: Supervised, message: str) -> list[Line]:
+    return [line for line in supervised.log() if line["message"] == message]
+
+
 def test_one_working_receiver_is_enough_to_go_on(processes: Processes) -> None:
     supervised = Supervised(processes, "good=steady bad=crash", "--give-up-after", "0.2")
     supervised.wait_line("child_exit", count=6, slot="bad#0")
@@ -128,6 +167,16 @@ def test_forks_keep_to_the_spawn_rate(processes: Processes) -> None:
     first = supervised.lines("child_start")[0]
     # Four at once, then one each quarter of a second. The times of the log are of the wall clock: with a margin.
     assert _seconds(line["time"]) - _seconds(first["time"]) > 0.35
+
+
+def test_restarts_keep_to_the_spawn_rate_however_many_crash_at_once(processes: Processes) -> None:
+    receivers = " ".join(f"r{number}=exit-three" for number in range(10))
+    supervised = Supervised(processes, receivers, "--spawn-rate", "10", "--backoff", "0.01:0.01")
+    supervised.wait_line("child_start", count=25)
+    assert supervised.stop() == 0
+    times = [_seconds(line["time"]) for line in supervised.lines("child_start")]
+    # Ten at once, then ten a second. The times of the log are of the wall clock: with a margin.
+    assert all(at - times[0] > (number - 10) / 10 - 0.2 for number, at in enumerate(times))
 
 
 def test_processes_of_one_receiver_are_slots_of_their_own(processes: Processes) -> None:

@@ -1,0 +1,81 @@
+"""`tests.supervising` with children that log: `python -m tests.chatting a=flood b=last_words`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from domain_events.observers import Observer
+from domain_events.oversight import Oversight
+from domain_events.stopping import Stop
+from domain_events.supervisor.leaving import leave
+from tests import supervising
+
+log = logging.getLogger("app.handlers")
+
+
+def flood(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    """Logs as fast as it can, and at the end how much it was and how long the slowest call took."""
+    observer.consuming()
+    n, slowest = 0, 0.0
+    while not stop.requested:
+        began = time.monotonic()
+        log.info("flood %d", n)
+        slowest = max(slowest, time.monotonic() - began)
+        n += 1
+        if n % 100 == 0:
+            stop.read_signals()
+    # Not a record: it could be dropped.
+    os.write(1, f'\n{{"flooded": {n}, "slowest": {slowest}}}\n'.encode())
+
+
+def quiet(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    """A line every 50 ms, with the time."""
+    observer.consuming()
+    n = 0
+    while not stop.requested:
+        log.info("quiet %d", n)
+        n += 1
+        time.sleep(0.05)
+        stop.read_signals()
+
+
+def last_words(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    """Logs from several threads, and dies in one of several ways."""
+    observer.consuming()
+    threads = [threading.Thread(target=_chat, args=(name,), daemon=True) for name in range(2)]
+    for thread in threads:
+        thread.start()
+    for n in range(20):
+        log.info("word %d", n)
+    for thread in threads:
+        thread.join()
+    log.info("last word")
+    match os.getpid() % 3:
+        case 0:
+            raise RuntimeError("crashed as asked")
+        case 1:
+            os._exit(3)
+        case _:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _chat(name: int) -> None:
+    for n in range(20):
+        log.info("chat %d %d", name, n)
+
+
+for behaviour in (flood, quiet, last_words):
+    supervising.BEHAVIOURS[behaviour.__name__] = behaviour
+
+if __name__ == "__main__":
+    # As the real command does.
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd <= 2:
+        fd = os.dup(fd)
+    os.close(fd)
+    sys.exit(leave(supervising.main()))
