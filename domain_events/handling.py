@@ -20,7 +20,7 @@ from domain_events.registration import Registration
 from domain_events.running import Runner
 from domain_events.settings import configured_brokers
 from domain_events.stopping import Stop
-from domain_events.transport.consumer import Consumer
+from domain_events.transport.consumer import BEATS_EARLY, Consumer
 from domain_events.transport.handover import Lane
 
 logger = logging.getLogger(__name__)
@@ -134,6 +134,6 @@ def _wait_offline(stop: Stop, timeout: float | None, oversight: Oversight | None
                 return
         if oversight is not None:
             oversight.beat()
-            waits.append(oversight.beat_every)
+            waits.append(oversight.beat_every * BEATS_EARLY)
         if select.select([stop.fileno()], [], [], min(waits, default=None))[0]:
             stop.read_signals()

@@ -53,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     titles.remember_original()
     launch.remember()
-    _occupy_standard_descriptors()
+    launch.occupy_standard_descriptors()
     parser = _parser()
     arguments = parser.parse_args(argv)
     modules = read_modules(vars(arguments), os.environ)
@@ -97,15 +97,6 @@ def _configure_again(options: Options, given: Mapping[str, Any]) -> None:
     """LOGGING in Django's settings has taken the root logger over. That is right unless we were asked otherwise."""
     if is_logging_given(given, os.environ):
         configure(options.log_level, options.log_format)
-
-
-def _occupy_standard_descriptors() -> None:
-    """Whoever started us may have closed some: then a pipe of ours would get their number, and stray prints."""
-    fd = os.open(os.devnull, os.O_RDWR)
-    while fd <= 2:
-        os.set_inheritable(fd, True)  # also for what a handler starts
-        fd = os.dup(fd)
-    os.close(fd)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ SIZE = _ACCOUNTS_AT + _ACCOUNTS * _ACCOUNT
 _USED, _LAST = 0, 1  # words in the head: how many rows were ever written, and the number of the last death
 _DEATHS, _NUMBER = 2, 3  # words in a row, after its digest; the number is that of the death that wrote it
 _CONDEMNED = 1 << 32  # added to the deaths, so that one look sees both
-_PATIENCE = 0.05  # seconds that a child waits for the master to write on
+_PATIENCE = 1.0  # seconds that a child waits for the master to write on
 _PAUSE = 0.001
 
 

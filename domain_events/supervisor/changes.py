@@ -69,6 +69,7 @@ class Changes:
         self._on_end: Callable[[Result], None] = lambda result: None
         self._waiters: list[Done] = []  # for the reload of now
         self._next_waiters: list[Done] = []  # for the one after it
+        self._restarter: Done | None = None  # who waits for the restart of now
         self._is_wanted_again = False
         self._queue: deque[tuple[Callable[[float], None], Done]] = deque()
         self._old_sources: list[Source] = []
@@ -133,7 +134,12 @@ class Changes:
         def begin(now: float) -> None:
             seats = self._crew.staying(receiver)
             steps = [Replace(seat=seat, post=seat.post, source=seat.source) for seat in seats]
-            self._roll(steps, lambda result: done(result.problem))
+            self._restarter = done
+            self._roll(steps, ended)
+
+        def ended(result: Result) -> None:
+            self._restarter = None
+            done(result.problem)
 
         self._soon(begin, done)
 
@@ -179,8 +185,10 @@ class Changes:
         if self._loader is not None:
             self._drop_loader()
         self._rollout = None
-        for done in (*self._waiters, *self._next_waiters, *(done for _, done in self._queue)):
+        restarter = [self._restarter] if self._restarter is not None else []
+        for done in (*restarter, *self._waiters, *self._next_waiters, *(done for _, done in self._queue)):
             done("the master is stopping")
+        self._restarter = None
         self._waiters, self._next_waiters = [], []
         self._queue.clear()
 

@@ -67,6 +67,15 @@ def _names_our_interpreter(script: str) -> bool:
     return head.startswith(b"#!") and os.fsencode(sys.executable) in head and os.access(script, os.X_OK)
 
 
+def occupy_standard_descriptors() -> None:
+    """Whoever started us may have closed some: then a pipe of ours would get their number, and stray prints."""
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd <= 2:
+        os.set_inheritable(fd, True)  # also for what a handler starts
+        fd = os.dup(fd)
+    os.close(fd)
+
+
 def _logical_directory() -> str:
     """By the name the shell has for it: where a deploy turns a symlink to the new release, we want the new one."""
     physical = os.getcwd()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import random
 import selectors
@@ -146,6 +147,9 @@ class Master:
         self._gave_up = False
 
     def run(self) -> int:
+        if not faulthandler.is_enabled():
+            # systemd ends a loop that hangs with SIGABRT (WatchdogSec=): the log should say where it was.
+            faulthandler.enable(2)
         adopt_orphans()
         settle_memory()
         try:

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.acceptance.service import Service
-from tests.acceptance.trouble import Trouble
+from tests.acceptance.trouble import DEADLINE, Trouble
 from tests.processes import Processes
 from tests.waiting import wait_until
 
@@ -63,7 +63,7 @@ def test_several_of_them_in_a_row_cost_two_deaths_each(trouble: Trouble) -> None
     master = trouble.start(work={"prefetch": 16})
     trouble.send_many("work", *(killer(n, 3) for n in range(5)), *plain(*range(5, 30)))
     trouble.wait_handled(range(5, 30))
-    wait_until(lambda: len(master.lines("child_consuming")) > len(master.lines("child_exit")), 60.0)
+    trouble.wait_dead(5)
     assert master.stop() == 0
     letters = trouble.take_dead()
     assert {letter.n for letter in letters} == set(range(5))
@@ -73,16 +73,18 @@ def test_several_of_them_in_a_row_cost_two_deaths_each(trouble: Trouble) -> None
     trouble.check_ledger(letters)
 
 
-def test_it_kills_one_process_then_the_other_and_no_third(trouble: Trouble) -> None:
+def test_it_kills_one_process_then_the_other_and_is_set_aside(trouble: Trouble) -> None:
     master = trouble.start(work={"processes": 2, "prefetch": 16})
     trouble.send_many("work", *plain(*range(10)), killer(10, "SIGSEGV"), *plain(*range(11, 60)))
     trouble.wait_handled({*range(60)} - {10})
     trouble.wait_dead(1)
     assert master.stop() == 0
     [letter] = trouble.take_dead()
-    assert (letter.n, letter.reason) == (10, "consumer died 2x (SIGSEGV)")
-    assert trouble.begun()[10] == 2
-    assert len({note["pid"] for note in trouble.notes("work", "begin") if note["n"] == 10}) == 2
+    # A third one, should the broker be faster with it than the kernel is with the news of the second death.
+    deaths = trouble.begun()[10]
+    assert 2 <= deaths <= 3
+    assert (letter.n, letter.reason) == (10, f"consumer died {deaths}x (SIGSEGV)")
+    assert len({note["pid"] for note in trouble.notes("work", "begin") if note["n"] == 10}) == deaths
     trouble.check_ledger([letter])
 
 
@@ -175,6 +177,35 @@ def test_no_end_that_the_master_has_ordered_counts(trouble: Trouble) -> None:
     assert master.stop() == 80
     trouble.check_ledger()
     assert trouble.take_dead() == []
+
+
+def test_an_event_that_was_sent_twice_does_not_kill_for_ever(trouble: Trouble) -> None:
+    """Both have the same id, and so the same suspicion."""
+    master = trouble.start(work={"queue_type": "classic"})
+    first = trouble.send("work", 0, do="die", of=3)
+    trouble.send("work", 0, first.uuid_string, do="die", of=3)
+    trouble.send("work", 1)
+    trouble.wait_handled([1])
+    trouble.wait_dead(2)
+    assert master.stop() == 0
+    letters = trouble.take_dead()
+    assert {letter.reason for letter in letters} == {"consumer died 2x (exit 3)"}
+    assert trouble.begun()[0] == 4
+    trouble.check_ledger(letters)
+
+
+def test_stacks_that_an_operator_has_asked_for_are_not_taken_for_those_of_the_death(trouble: Trouble) -> None:
+    master = trouble.start("--max-event-crashes", "1", work={})
+    trouble.send("work", 0, do="sleep", seconds=1.0)
+    trouble.wait_begun(0)
+    master.handle.send(signal.SIGUSR2)
+    wait_until(lambda: master.messages("stacks of", "in act"), DEADLINE, "the stacks in the log")
+    trouble.send("work", 1, do="die", of="SIGKILL")
+    trouble.wait_dead(1)
+    assert master.stop() == 0
+    [letter] = trouble.take_dead()
+    assert (letter.reason, letter.traceback) == ("consumer died 1x (SIGKILL)", "")
+    trouble.check_ledger([letter])
 
 
 def test_a_dead_letter_that_is_replayed_is_tried_again(trouble: Trouble) -> None:

@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 
 from domain_events.errors import ConfigurationError
 from domain_events.events import DomainEvent
+from domain_events.supervisor import blame
+from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.brokers import read_broker_file, use_broker
 from domain_events.supervisor.exits import Ending, ending_of
 from domain_events.supervisor.lines import fields_of, to_text
 from domain_events.supervisor.lock import Lock, LockTaken
 from domain_events.supervisor.notify import Notifier
 from domain_events.supervisor.reports import Reporter, Reports
-from domain_events.supervisor.shm import Counters, Record
+from domain_events.supervisor.shm import Arena, Counters, Record, record_size
 from domain_events.supervisor.slots import Booted, Consuming, Waiting
 from domain_events.supervisor.watching import Watching
+from domain_events.supervisor.wear import Lifespan, Wear
 
 
 def test_a_line_is_its_event_and_its_fields() -> None:
@@ -67,29 +70,42 @@ def test_a_child_does_not_wait_for_a_master_that_does_not_read() -> None:
     os.close(write)
 
 
-def test_the_event_in_hand_and_the_counters_are_noted() -> None:
-    notes = Record()
-    watching = Watching(notes, lambda: None, lambda reason: None)
-    event = DomainEvent("user.disabled", {}, uuid_string="ä" * 127)
-    assert notes.in_hand is None
-    watching.started("printer", event)
-    assert notes.in_hand == "ä" * 127
-    watching.handled("printer", event, 0.1)
-    watching.retried("printer", event, 0.1, 5.0)
+def region(size: int) -> memoryview:
+    """Of shared memory."""
+    arena = Arena()
+    return arena.view(arena.allocate(size))
+
+
+def in_hand(notes: Record) -> list[str]:
+    return [event.id for event in notes.in_hand]
+
+
+def test_the_events_in_hand_and_the_counters_are_noted() -> None:
+    notes = Record(region(record_size(2)), 2)
+    wear = Wear(Lifespan(), lambda reason: None)
+    watching = Watching(notes, Blame(region(blame.SIZE)), wear, lambda: None, lambda reason: None)
+    first, second = (DomainEvent("user.disabled", {}, uuid_string=id_) for id_ in ("ä" * 127, "second"))
+    assert notes.in_hand == []
+    watching.started("printer", first)
+    watching.started("printer", second)
+    assert in_hand(notes) == ["ä" * 127, "second"]
+    watching.handled("printer", first, 0.1)
+    assert in_hand(notes) == ["second"]
+    watching.retried("printer", second, 0.1, 5.0)
     watching.dead_lettered("printer", None, 0.1, "no event", dropped=False)
-    watching.dead_lettered("printer", event, 0.1, "given up", dropped=True)
-    assert notes.in_hand is None
+    watching.dead_lettered("printer", first, 0.1, "given up", dropped=True)
+    assert notes.in_hand == []
     assert notes.counters == Counters(handled=1, retried=1, dead_lettered=2)
 
 
 def test_the_notes_of_a_dead_child_are_readable() -> None:
-    notes = Record()
+    notes = Record(region(record_size(1)))
     pid = os.fork()
     if pid == 0:
         notes.begin("in-hand-1")
         os.kill(os.getpid(), 9)
     assert ending_of(os.waitpid(pid, 0)[1]) == Ending(signal=9)
-    assert notes.in_hand == "in-hand-1"
+    assert in_hand(notes) == ["in-hand-1"]
 
 
 def test_an_ending_is_said_in_words() -> None:

@@ -53,6 +53,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **given: Any) -> None:
         titles.remember_original()
         launch.remember()
+        launch.occupy_standard_descriptors()
         modules = read_modules(given, os.environ)
         try:
             options = read_options(given, os.environ)
