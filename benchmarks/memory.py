@@ -104,7 +104,13 @@ def main() -> int:
 
 def make_project(folder: Path) -> None:
     (folder / "shop").mkdir()
-    files = {"settings": SETTINGS, "shop/__init__": "", "shop/urls": URLS, "shop/models": MODELS, "shop/receivers": CODE}
+    files = {
+        "settings": SETTINGS,
+        "shop/__init__": "",
+        "shop/urls": URLS,
+        "shop/models": MODELS,
+        "shop/receivers": CODE,
+    }
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-pytest_plugins = ["tests.brokers", "tests.databases", "tests.processes"]
+pytest_plugins = ["tests.brokers", "tests.databases", "tests.processes", "tests.service_manager"]
 
 _left_out = pytest.StashKey[int]()
 

@@ -20,6 +20,8 @@ from tests.registrations import register
 from tests.waiting import wait_until
 
 CHANNEL: Any = object()
+NEVER = Stop()
+"""Nobody requests it."""
 
 
 class Place:
@@ -104,7 +106,7 @@ def runner(
 ) -> Runner:
     return Runner(
         desk,
-        stop=stop or Stop(),
+        stop=stop or NEVER,
         observer=told or NullObserver(),
         judge=judge,
         gate=gate,

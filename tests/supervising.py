@@ -145,6 +145,8 @@ def limit() -> None:
             del os.pidfd_open  # as on a kernel before 5.3
         case "descriptors":
             resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+        case "1024 descriptors":  # as in a shell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def registered(pair: str) -> Registration:

@@ -306,7 +306,7 @@ class Changes:
             if result.problem:
                 self.source = before
                 self._crew.order(names_before)
-                self._old_sources.remove(before)
+                self._old_sources = [source for source in self._old_sources if source is not before]  # or it has ended
                 self._old_sources.append(loader)
                 self._say_failed(f"{result.problem}; everything is as before")
             else:

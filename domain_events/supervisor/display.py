@@ -50,6 +50,7 @@ class Display:
         self._is_ready = False
         self._is_reloading = False
         self._reloads_told = 0
+        self._owes_ready = False
         self._is_stopping = False
         self._extend_at: float | None = None
         self._try_again_at: float | None = None
@@ -76,10 +77,10 @@ class Display:
             set_title(title, "domain-events")
         self._notifier.status(status.status_line(slots, stopping=self._is_stopping, reload=reloading.progress))
         if draining is None:
+            self._show_reload(reloading)
             if not self._is_ready and status.is_ready(slots, self._ready):
                 self._is_ready = True
                 self._notifier.ready()
-            self._show_reload(reloading)
         self._ask_for_time(now, draining)
         if self._notifier.watchdog is not None and now >= self._alive_at:
             self._alive_at = now + self._notifier.watchdog
@@ -87,16 +88,15 @@ class Display:
         self._try_again_at = None if self._notifier.flush() else now + _TRY_AGAIN
 
     def _show_reload(self, reloading: Reloading) -> None:
-        was_reloading, self._is_reloading = self._is_reloading, bool(reloading.progress)
-        if not self._is_ready:
-            self._reloads_told = reloading.number
-            return  # the start goes on
-        if reloading.number != self._reloads_told:
+        self._is_reloading = bool(reloading.progress)
+        is_new = reloading.number != self._reloads_told
+        self._reloads_told = reloading.number
+        if is_new and self._is_ready:  # before that, it is a part of the start
             # Also of one that has failed within this turn: whoever has asked for it waits for both words.
-            self._reloads_told = reloading.number
             self._notifier.reloading(time.monotonic_ns() // 1000)
-            was_reloading = True
-        if was_reloading and not self._is_reloading:
+            self._owes_ready = True
+        if self._owes_ready and not self._is_reloading:
+            self._owes_ready = False
             self._notifier.ready()
 
     def _ask_for_time(self, now: float, draining: Draining | None) -> None:

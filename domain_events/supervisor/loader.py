@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -102,7 +103,8 @@ class Loader:
             # A late answer would be taken for the next one. A child that it still makes finds nobody listening.
             self.is_broken = True
             self._process.kill()
-            raise OSError(f"the loader of the new code does not answer: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(f"the loader of the new code does not answer: {reason}") from error
         if "pid" not in answer:
             raise OSError(f"in the loader: {answer.get('error')}")
         return int(answer["pid"])
@@ -131,6 +133,8 @@ class Loader:
         self._socket.close()
         if not self.posts:
             self._process.kill()
+        elif self._process.returncode is None:
+            self._process.send_signal(signal.SIGCONT)  # somebody may have stopped it
 
     def close_descriptors(self) -> None:
         """In a child of the master."""

@@ -329,7 +329,12 @@ class Master:
         except (OSError, HookFailed) as error:
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             self._apply(seat, ForkFailed(f"fork failed: {reason}", random.random()), now)  # noqa: S311
-            logger.error("%s cannot be forked: %s", seat.slot.name, reason, exc_info=error if error.__cause__ else None)
+            logger.error(
+                "%s cannot be forked: %s",
+                seat.slot.name,
+                reason,
+                exc_info=error if isinstance(error, HookFailed) else None,
+            )
             return
         seat.process = process
         self._hear(seat, process)

@@ -27,7 +27,7 @@ def position(master: Master, *words: str) -> int:
     return next(n for n, line in enumerate(master.log()) if all(word in line["message"] for word in words))
 
 
-HANGING = {
+HANGING: dict[str, dict[str, object]] = {
     "python": {"do": "sleep", "seconds": 600},
     "gil": {"do": "hold the GIL"},
     "blocked": {"do": "block signals"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def test_where_only_one_may_consume_the_old_one_leaves_first(trouble: Trouble) -
         (line["event"], line["pid"]) for line in master.log() if line.get("event") in ("child_start", "child_exit")
     ]
     starts = [pid for event, pid in order if event == "child_start"]
-    for old, new in zip(starts, starts[1:], strict=False):
+    for old, new in itertools.pairwise(starts):
         assert order.index(("child_exit", old)) < order.index(("child_start", new))
     assert [note["n"] for note in trouble.notes("work", "end")] == list(range(60)), "in the order of the queue"
     # basic.get is not for such a queue: it is counted.

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ class Trouble:
         self.ledger = service.ledger
         self.sent: dict[str, list[int]] = {}
 
-    def start(self, *flags: str, **receivers: dict[str, object]) -> Master:
+    def start(self, *flags: str, **receivers: Mapping[str, object]) -> Master:
         """A master, all of whose children consume. `receivers`: the options of each."""
         for name in receivers:
             self.queues.forget_after(self.prefix + name)
@@ -133,7 +133,7 @@ class Trouble:
             timeout=DEADLINE,
         )
 
-    def send_many(self, name: str, *events: dict[str, object]) -> None:
+    def send_many(self, name: str, *events: Mapping[str, object]) -> None:
         self.sent.setdefault(name, []).extend(int(str(event["n"])) for event in events)
         pairs = [(f"{self.prefix}.{name}.asked", event) for event in events]
         send_domain_events(pairs, connection_settings=self.url, timeout=DEADLINE)

@@ -1,4 +1,4 @@
-"""The notes about events that were in hand when a consumer died: who is suspected, who is condemned, who is forgiven."""
+"""The notes about events that were in hand when a consumer died: suspected, condemned, forgiven."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ class SlowDesk(Desk):
         self.settled.append((delivery, settlement))
 
     def tell(self, is_acked: bool) -> None:
-        for delivery, _ in self.settled:
-            watched = delivery.subscription.watched
+        for each, _ in self.settled:
+            watched = each.subscription.watched
             while watched:
                 watched.popitem()[1](is_acked)
 

@@ -204,6 +204,7 @@ def test_a_handler_that_blocks_the_loop_holds_up_its_own_kind_only(desk: Desk, b
         other.set()
 
     begin(block, 2)
+    wait_until(lambda: len(desk.in_hand) == 1, what="the first in hand")
     begin(handle, 1)  # a loop of its own, as of another process
     assert other.wait(20)
     assert len(desk.in_hand) == 1
