@@ -16,13 +16,13 @@ from typing import NoReturn, Protocol
 
 from domain_events import lifecycle
 from domain_events.errors import BrokerRefused, ConfigurationError
+from domain_events.forks import end_fork
 from domain_events.observers import Observer
 from domain_events.oversight import Oversight
 from domain_events.registration import Registration
 from domain_events.stopping import Stop
 from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.exits import ChildExit
-from domain_events.supervisor.forks import end_fork
 from domain_events.supervisor.logs import LogLine
 from domain_events.supervisor.notify import forget_service_manager
 from domain_events.supervisor.posts import Orders

@@ -21,20 +21,32 @@ MASTER_SIGNALS = (
 )
 
 
+_FOR_LATER = (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+
+_early: list[int] = []
+
+
 class StoppedEarly(BaseException):
     """SIGTERM came while the application was imported: nothing was begun, so nothing has to be finished."""
 
 
 def stop_early() -> None:
-    """From now on SIGTERM ends what the main thread does.
+    """From now on SIGTERM ends what the main thread does; what else we have a meaning for waits for the loop.
 
-    Also as the process with pid 1 of a container, where the kernel would ignore a SIGTERM without a handler.
+    Also as the process with pid 1 of a container, where the kernel would ignore a SIGTERM without a handler. Anywhere
+    else a SIGHUP would end us, and a SIGTTIN stop us.
     """
     signal.signal(signal.SIGTERM, _stop_early)
+    for number in _FOR_LATER:
+        signal.signal(number, _keep_for_later)
 
 
 def _stop_early(number: int, frame: FrameType | None) -> None:
     raise StoppedEarly
+
+
+def _keep_for_later(number: int, frame: FrameType | None) -> None:
+    _early.append(number)
 
 
 class SignalSocket:
@@ -46,11 +58,14 @@ class SignalSocket:
         self._writer.setblocking(False)
 
     def __enter__(self) -> SignalSocket:
+        early = bytes(_early)
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         # A Python function for each, though it does nothing: with SIG_IGN nothing would be written. It also
         # ends a SIG_IGN for SIGCHLD that we may have inherited: with it no child leaves an exit status.
         for number in MASTER_SIGNALS:
             signal.signal(number, _noted)
+        if early:
+            self._writer.send(early)
         # Whoever started us may have had them blocked.
         self._mask_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTER_SIGNALS)
         return self

@@ -157,7 +157,7 @@ def test_a_reload_begins_with_its_time_and_ends_with_ready(told: Deployed, manag
     told.app.write("v2", HANDED_DOWN)
     before = len(manager.listen())
     begin = time.monotonic_ns() // 1000
-    told.master.send(signal.SIGHUP)
+    told.master.handle.send(signal.SIGHUP)
     manager.wait_word("READY=1", before)
     words = manager.listen()[before:]
     [reloading] = [word for word in words if word.startswith("RELOADING=1")]
@@ -176,7 +176,7 @@ def test_a_reload_begins_with_its_time_and_ends_with_ready(told: Deployed, manag
 def test_a_reload_of_broken_code_ends_with_ready_too(told: Deployed, manager: Manager) -> None:
     told.app.write_text("import no_such_module\n")
     before = len(manager.listen())
-    told.master.send(signal.SIGHUP)
+    told.master.handle.send(signal.SIGHUP)
     manager.wait(lambda word: word.startswith("RELOADING=1"), "the reload", before)
     manager.wait_word("READY=1", before)
     manager.wait_word("STATUS=1/1 consuming", before)
@@ -192,7 +192,7 @@ def test_a_master_whose_loop_hangs_gives_no_sign_of_life_though_its_threads_and_
     timeout = 2.0
     manager.wait_word("WATCHDOG=1")
     [child] = told.master.handle.children()
-    told.master.send(signal.SIGSTOP)
+    told.master.handle.send(signal.SIGSTOP)
     try:
         wait_until(lambda: _state(told.master.pid) == "T", 10, "it is stopped")
         before = len(manager.listen())
@@ -200,13 +200,13 @@ def test_a_master_whose_loop_hangs_gives_no_sign_of_life_though_its_threads_and_
         assert manager.listen()[before:] == []
         assert _state(child) in "SR"
     finally:
-        told.master.send(signal.SIGCONT)
+        told.master.handle.send(signal.SIGCONT)
     manager.wait_word("WATCHDOG=1", before)
     assert told.master.stop() == 0
 
 
 def test_the_signal_of_the_watchdog_leaves_the_stacks_of_the_master_in_the_log(told: Deployed) -> None:
-    told.master.send(signal.SIGABRT)
+    told.master.handle.send(signal.SIGABRT)
     assert told.master.handle.wait() == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in told.master.handle.output()
     assert re.search(r'master.py", line \d+ in _sleep', told.master.handle.output())

@@ -237,6 +237,19 @@ def test_all_who_ask_for_new_code_get_the_newest(deployed: Deployed) -> None:
     assert deployed.stop() == 0
 
 
+def test_who_asks_while_the_master_itself_imports_is_heard_later(deployed: Deployed) -> None:
+    deployed.app.write("1", "open('importing', 'w').close()\ntime.sleep(1)\nreceive('one')\n")
+    deployed.start(children=0)
+    wait_until((deployed.app.folder / "importing").exists, DEADLINE)
+    deployed.app.write("2", "receive('one')\n")
+    for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGUSR2):
+        deployed.master.handle.send(number)
+    deployed.master.wait_lines("reload_ok")
+    deployed.wait_running("one#0", "one#1")
+    assert deployed.versions() == {"2"}
+    assert deployed.stop() == 0
+
+
 def test_a_symlink_that_points_to_another_release_by_then_is_followed(deployed: Deployed, tmp_path: Path) -> None:
     for version in ("1", "2"):
         App(tmp_path / f"release-{version}", offline=True).write(version, "receive('one')\n")

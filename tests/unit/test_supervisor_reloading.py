@@ -350,6 +350,21 @@ def test_a_loader_that_is_killed_between_two_forks_is_a_failed_reload(start: Sta
     assert service.master.stop() == 0
 
 
+def test_the_loader_of_before_may_die_during_a_reload_that_fails(start: Start) -> None:
+    service = start("a=steady b=steady")
+    service.wait_consuming("a#0", "b#0")
+    service.reloaded("a=steady b=steady")
+    before = service.wait_loader()
+    service.reload("a=slowly b=crash")
+    service.master.wait_line("child_start", count=3, slot="a#0")
+    os.kill(before, signal.SIGKILL)
+    service.master.wait_line("reload_failed")
+    service.reloaded("a=talk b=talk")
+    assert all(service.has_new_code(pid) for pid in service.wait_running("a#0", "b#0"))
+    wait_until(lambda: len(service.loaders) == 1, what="one loader")
+    assert service.master.stop() == 0
+
+
 def test_an_idle_loader_that_is_killed_is_replaced(start: Start) -> None:
     service = start("a=steady")
     service.wait_consuming("a#0")
