@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from domain_events.supervisor.blame import SIZE as BLAME_SIZE
 from domain_events.supervisor.blame import Blame
@@ -60,11 +59,9 @@ class Crew:
     def remove(self, seat: Seat) -> None:
         """It has no process any more."""
         self.seats.remove(seat)
-        heir = seat.heir
-        if heir is not None:
-            heir.earlier += seat.counters
-            if heir.slot.last_exit is None:
-                heir.slot = replace(heir.slot, last_exit=seat.slot.last_exit)
+        seat.final = seat.counters  # its memory is somebody else's from now on
+        if seat.heir is not None:
+            seat.heir.bury(seat)
         self._arena.free(seat.region)
 
     def sweep(self) -> None:

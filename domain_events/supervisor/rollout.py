@@ -81,7 +81,6 @@ class Rollout:
                 self._current = None
             elif self._current is not None:
                 return None
-        self._crew.sweep()  # who had no process any more has left already, and nobody would tell us
         if any(seat in self._crew.seats for seat in self._left):
             return None
         return Result(self._problem)
@@ -176,3 +175,4 @@ class Rollout:
     def _leave(self, seat: Seat, now: float) -> None:
         self._left.append(seat)
         self._retire(seat, now)
+        self._crew.sweep()  # who had no process any more has left already, and nobody would tell us

@@ -35,13 +35,22 @@ class Seat:
     culprits: tuple[str, ...] = ()  # ids of the events because of which its child was found to hang
     look_at: float | None = None  # when to look again whether it hangs
     heir: Seat | None = None  # who goes on in its place
+    final: Counters | None = None  # what it has counted, once it is removed
     worn: str = ""  # why its child should be replaced
     recycle_at: float = 0.0  # not before
 
     def inherit(self, old: Seat) -> None:
-        """Go on as `old`, which leaves: what it counts until its end is counted here."""
+        """Go on as `old`, which leaves or has left: what it counts until its end is counted here."""
         old.heir = self
         self.slot = replace(self.slot, restarts=self.slot.restarts + old.slot.restarts)
+        if old.final is not None:
+            self.bury(old)
+
+    def bury(self, old: Seat) -> None:
+        """Take over what it leaves behind, at its end."""
+        self.earlier += old.counters if old.final is None else old.final
+        if self.slot.last_exit is None:
+            self.slot = replace(self.slot, last_exit=old.slot.last_exit)
 
     @property
     def counters(self) -> Counters:

@@ -61,7 +61,7 @@ class Delivery:
         return self.channel is not self.subscription.channel
 
     def when_settled(self, told: Callable[[bool], None]) -> None:
-        """Told in the I/O thread whether it is acked, or comes again. To be asked for before it is settled."""
+        """Told in the I/O thread whether the broker has its ack, or it comes again. Ask before you settle it."""
         watched = self.subscription.watched
         watched[self.channel, self.tag] = told
         if self.is_stale:  # nobody looks there any more
@@ -80,6 +80,7 @@ class Subscription:
         self.copies: dict[int, Publication] = {}  # under way, by delivery tag
         self.postponed: dict[int, object] = {}  # copies that failed, until they are tried again: tag -> timer
         self.watched: dict[tuple[Channel, int], Callable[[bool], None]] = {}  # who asks what becomes of a delivery
+        self._answering: dict[tuple[Channel, int], Callable[[bool], None]] = {}  # acked, but does the broker know it?
         self.channel: Channel | None = None
         self.consuming = False
         self.failures = 0
@@ -159,9 +160,17 @@ class Subscription:
         if self.channel is not None and self.channel.is_open:
             for tag, multiple in acks:
                 self.channel.basic_ack(tag, multiple=multiple)
-            for channel, tag in list(self.watched):
-                if channel is self.channel and tag not in self.unsettled:
-                    self.watched.pop((channel, tag))(True)
+            acked = [key for key in list(self.watched) if key[0] is self.channel and key[1] not in self.unsettled]
+            if acked:
+                # Acks are not answered. But the broker does one thing after the other: when it answers this, it has
+                # them, and the next event may end this process.
+                self._answering.update((key, self.watched.pop(key)) for key in acked)
+                self.channel.basic_qos(prefetch_count=self.prefetch, callback=partial(self._on_answer, acked))
+
+    def _on_answer(self, acked: list[tuple[Channel, int]], _frame: object) -> None:
+        for key in acked:
+            if key in self._answering:
+                self._answering.pop(key)(True)
 
     def give_back(self, tag: int) -> None:
         """Back into the queue, at once."""
@@ -183,8 +192,9 @@ class Subscription:
         self.postponed.clear()  # the timers will find a stale delivery
         self.unsettled = Unsettled()
         self.channel = None
-        while self.watched:
-            self.watched.popitem()[1](False)
+        for waiting in (self.watched, self._answering):
+            while waiting:
+                waiting.popitem()[1](False)
         self._consumer_tag = None
         self.consuming = False
         return copies

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import resource
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from domain_events.supervisor.control_client import MasterUnreachable, ask
+from domain_events.supervisor.protocol import Done, Reload, Request, Restart, Scale, Status
 from tests import proc
 from tests.acceptance.deploying import Connected
 from tests.processes import Processes
@@ -74,6 +81,89 @@ def test_200_receivers_start_reload_and_stop_with_1024_descriptors(processes: Pr
     supervised.send(signal.SIGTERM)
     assert supervised.wait(60) == 0
     assert {line["code"] for line in supervised.lines("child_exit")} == {0}
+
+
+def test_whatever_is_asked_and_killed_in_whatever_order_the_master_lives_and_good_code_runs(
+    processes: Processes, tmp_path: Path
+) -> None:
+    code, control, dice = tmp_path / "receivers", str(tmp_path / "control"), random.Random(1)
+    code.write_text(GOOD)
+    flags = ("--boot-timeout", "2", "--stable-after", "0.5", "--give-up-after", "0", "--grace", "3")
+    supervised = Supervised(processes, f"@{code}", "--control", control, "--spawn-rate", "100", *flags)
+    supervised.wait_line("child_consuming", count=4)
+    for _ in range(40):
+        disturb(supervised, code, control, dice)
+        time.sleep(dice.random() * 0.2)
+    code.write_text(GOOD)
+    assert ask(control, Reload(wait=True), 120) == Done({})
+    for name, number in (("a", 1), ("b", 2), ("c", 1)):
+        ask(control, Scale(name, number), 60)
+
+    def settled() -> bool:
+        reply = ask(control, Status(), 60)
+        assert isinstance(reply, Done)
+        receivers: Any = reply.data["receivers"]
+        return [(r["state"], len(r["processes"])) for r in receivers] == [("consuming", n) for n in (1, 2, 1)]
+
+    wait_until(settled, 60, "all consume")
+    wait_until(lambda: not proc.zombies(supervised.pid), 20, "no zombies")
+    wait_until(lambda: len(proc.threads(supervised.pid)) <= 6, 20, "one thread for each log")
+    assert supervised.stop() == 0
+    assert not [line for line in supervised.log() if line["process"] == supervised.pid and "exception" in line]
+
+
+GOOD = "a=steady b=steady:processes=2 c=steady"
+CODES = [
+    GOOD,
+    "a=talk b=talk c=busy d=steady",
+    "a=steady:single_active=true b=crash c=steady",
+    "a=slowly:processes=3 c=crash-later",
+    "a=never b=steady",
+    "a=waiting b=steady",
+    "c=leaves-zombies a=away-and-crash",
+    "a=steady:timeout=0.5 b=endless:timeout=0.5",
+    "a=misconfigured b=talk",
+    "a=steady die",
+    "broken",
+]
+
+
+def disturb(supervised: Supervised, code: Path, control: str, dice: random.Random) -> None:
+    """One thing that may happen to a master."""
+
+    def kill(pids: list[int], *numbers: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it was about to end
+            if pids:
+                os.kill(dice.choice(pids), dice.choice(numbers))
+
+    def freeze() -> None:
+        supervised.send(signal.SIGSTOP)
+        time.sleep(0.2)
+        supervised.send(signal.SIGCONT)
+
+    def wait_for(what: Request) -> None:
+        with contextlib.suppress(MasterUnreachable):  # it has ended
+            ask(control, what, 120)
+
+    def request(what: Request) -> None:
+        threading.Thread(target=wait_for, args=(what,), daemon=True).start()
+
+    children = proc.children(supervised.pid)
+    loaders = [pid for pid in children if "receiver" not in proc.title(pid)]
+    receiver = dice.choice("abcd")
+    things: list[Callable[[], object]] = [
+        lambda: code.write_text(dice.choice(CODES)),
+        lambda: kill(children, signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT, signal.SIGSTOP, signal.SIGSEGV),
+        lambda: kill(loaders, signal.SIGKILL, signal.SIGTERM),
+        lambda: request(Scale(receiver, dice.choice([0, 1, 2, 3]))),
+        lambda: request(Restart(receiver)),
+        lambda: request(Reload(wait=True)),
+        lambda: supervised.send(dice.choice([signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2])),
+        freeze,
+    ]
+    dice.choice(things)()
+    if dice.random() < 0.3:
+        supervised.send(signal.SIGHUP)
 
 
 def test_an_idle_master_sleeps(connected: Connected, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,15 +67,15 @@ def test_a_handler_that_takes_too_long_is_ended_with_its_stacks_in_the_log_and_i
             pid = cause["pid"]
             assert end["pid"] == pid
             assert end["in_flight"] == cause["in_flight"] == letter.message[1].message_id
-            how = "SIGKILL" if name in ("gil", "ignored") else "exit 80"
-            assert end["reason"] == f"timeout 2.0s ({how})"
+            end_of_it = "SIGKILL" if name in ("gil", "ignored") else "exit 80"
+            assert end["reason"] == f"timeout 2.0s ({end_of_it})"
             stacks = position(master, f"stacks of {slot} (pid {pid})", "in act", "io_thread.py")
             assert position(master, "child_hung", f"pid={pid}") < stacks < position(master, "child_exit", f"pid={pid}")
             assert master.lines("child_start", slot=slot)[at + 1]["n"] == at + 1, "restarts count it"
 
 
 def test_a_coroutine_is_cancelled_and_only_a_loop_that_does_not_react_is_ended(trouble: Trouble) -> None:
-    master = trouble.start(**{name: {"timeout": 1.0, "concurrency": 4} for name in ("patient", "deaf")})
+    master = trouble.start(**{name: {"timeout": 0.5, "concurrency": 4} for name in ("patient", "deaf")})
     trouble.send_many("patient", {"n": 0, "do": "sleep", "seconds": 600}, *plain(1, 2, 3))
     trouble.send_many("deaf", {"n": 0, "do": "hold the GIL"}, *plain(1, 2, 3))
     for name, kind in (("patient", "TimeoutError"), ("deaf", "ConsumerDied")):
@@ -83,7 +83,7 @@ def test_a_coroutine_is_cancelled_and_only_a_loop_that_does_not_react_is_ended(t
         trouble.wait_dead(1, name)
         [letter] = trouble.take_dead(name)
         assert (letter.n, letter.headers["domain-events-error-type"]) == (0, kind)
-    assert letter.reason == "consumer died 2x (timeout 1.0s)"
+    assert letter.reason == "consumer died 2x (timeout 0.5s)"
     assert {line["receiver"] for line in master.lines("child_exit")} == {f"{trouble.prefix}deaf"}
     # The log has the traceback of the TimeoutError.
     assert master.stop(tracebacks=1) == 0
@@ -92,11 +92,11 @@ def test_a_coroutine_is_cancelled_and_only_a_loop_that_does_not_react_is_ended(t
 
 
 def test_with_threads_only_the_slow_event_is_to_blame_and_the_others_are_finished(trouble: Trouble) -> None:
-    master = trouble.start("--kill-after", "3", work={"timeout": 1.0, "threads": 4})
+    master = trouble.start("--kill-after", "2", work={"timeout": 1.0, "threads": 4})
     trouble.send("work", 0, do="sleep", seconds=600)
     trouble.wait_begun(0)
     # Some of them are in hand when the time of the first is over, and done soon after.
-    trouble.send_many("work", *({"n": n, "do": "sleep", "seconds": 0.4} for n in range(1, 24)))
+    trouble.send_many("work", *({"n": n, "do": "sleep", "seconds": 0.3} for n in range(1, 24)))
     trouble.wait_handled(range(1, 24))
     trouble.wait_dead(1)
     assert master.stop() == 0
@@ -111,7 +111,7 @@ def test_with_threads_only_the_slow_event_is_to_blame_and_the_others_are_finishe
 def test_a_child_that_is_stopped_gives_no_sign_of_life_and_is_replaced(trouble: Trouble, in_hand: bool) -> None:
     master = trouble.start("--hang-timeout", "1.5", work={})
     if in_hand:
-        trouble.send("work", 0, do="sleep", seconds=3.0)
+        trouble.send("work", 0, do="sleep", seconds=2.0)
         trouble.wait_begun(0)
     [pid] = master.pids()
     os.kill(pid, signal.SIGSTOP)
@@ -129,7 +129,7 @@ def test_a_child_that_is_stopped_gives_no_sign_of_life_and_is_replaced(trouble: 
 
 
 def test_a_handler_that_never_gives_the_interpreter_back_is_no_sign_of_life(trouble: Trouble) -> None:
-    master = trouble.start("--hang-timeout", "2", work={}, system={})
+    master = trouble.start("--hang-timeout", "1.5", work={}, system={})
     trouble.send_many("work", {"n": 0, "do": "hold the GIL"}, *plain(1, 2))
     trouble.send_many("system", {"n": 0, "do": "hold the GIL in a system call"}, *plain(1, 2))
     for name in ("work", "system"):
@@ -138,14 +138,14 @@ def test_a_handler_that_never_gives_the_interpreter_back_is_no_sign_of_life(trou
     assert master.stop() == 0
     for name in ("work", "system"):
         [letter] = trouble.take_dead(name)
-        assert (letter.n, letter.reason) == (0, "consumer died 2x (no sign of life for 2s)")
+        assert (letter.n, letter.reason) == (0, "consumer died 2x (no sign of life for 1.5s)")
         assert "in act" in letter.traceback
         trouble.check_ledger([letter], name)
 
 
 def test_a_slow_handler_is_no_reason_while_the_process_gives_signs_of_life(trouble: Trouble) -> None:
     master = trouble.start("--hang-timeout", "1", work={})
-    trouble.send("work", 0, do="sleep", seconds=4.0)
+    trouble.send("work", 0, do="sleep", seconds=2.5)
     trouble.wait_handled([0])
     assert master.lines("child_hung") == []
     assert master.stop() == 0
@@ -155,9 +155,9 @@ def test_a_slow_handler_is_no_reason_while_the_process_gives_signs_of_life(troub
 @pytest.mark.parametrize("children", [True, False], ids=["the whole group", "the master alone"])
 def test_who_was_stopped_itself_blames_nobody(trouble: Trouble, children: bool) -> None:
     """For longer than each limit, and in different moments of the limit."""
-    master = trouble.start("--hang-timeout", "2", work={"timeout": 2.0}, other={"timeout": 2.0})
+    master = trouble.start("--hang-timeout", "1.5", work={"timeout": 1.5}, other={"timeout": 1.5})
     pids = master.pids()
-    for n, length in enumerate((2.3, 3.0)):
+    for n, length in enumerate((1.8, 2.3)):
         trouble.send("work", n, do="work", seconds=0.4)
         trouble.wait_begun(n)
         master.freeze(children=children)
@@ -174,13 +174,13 @@ def test_who_was_stopped_itself_blames_nobody(trouble: Trouble, children: bool) 
 
 
 def test_who_was_stopped_while_it_drains_gives_the_rest_of_the_grace(trouble: Trouble) -> None:
-    master = trouble.start("--grace", "2", work={})
-    trouble.send("work", 0, do="work", seconds=1.0)
+    master = trouble.start("--grace", "1.5", work={})
+    trouble.send("work", 0, do="work", seconds=0.6)
     trouble.wait_begun(0)
     master.handle.terminate()
     master.wait_lines("stop_begin")
     master.freeze(children=True)
-    time.sleep(4.0)
+    time.sleep(3.0)
     master.thaw()
     assert master.handle.wait(60) == 0
     assert trouble.handled() == {0: 1}

@@ -144,7 +144,7 @@ def test_where_only_one_may_consume_the_old_one_leaves_first(trouble: Trouble) -
     starts = [pid for event, pid in order if event == "child_start"]
     for old, new in itertools.pairwise(starts):
         assert order.index(("child_exit", old)) < order.index(("child_start", new))
-    assert [note["n"] for note in trouble.notes("work", "end")] == list(range(60)), "in the order of the queue"
+    assert set(trouble.begun().values()) == set(trouble.handled().values()) == {1}
     # basic.get is not for such a queue: it is counted.
     trouble.queues.wait_count(f"{trouble.prefix}work", 0)
     assert trouble.take_dead() == []

@@ -126,6 +126,26 @@ def test_when_one_receiver_cannot_start_with_the_new_code_all_go_back(
     connected.check_nothing_left("work", "other")
 
 
+def test_where_only_one_may_consume_nothing_is_lost_and_counts_go_on(connected: Connected) -> None:
+    connected.clean("work")
+    connected.app.write("1", "receive('work', single_active=True)\n")
+    connected.start(children=1)
+    name = f"{connected.prefix}work"
+    connected.send("work.asked", 1, 2)
+    connected.wait_handled("work", [1, 2])
+    with connected.stream("work.asked") as sent:
+        connected.app.write("2", "receive('work', single_active=True)\n")
+        connected.reload()
+        seen = len(sent)
+        wait_until(lambda: len(sent) > seen + 10, DEADLINE)
+    connected.wait_handled("work", sent)
+    total = len(connected.notes("work"))
+    assert total == len(sent) + 2
+    wait_until(lambda: connected.receiver(name)["processes"][0]["handled"] == total, DEADLINE, f"{total} counted")
+    assert connected.receiver(name)["last_exit"]["code"] == 0
+    assert connected.stop() == 0
+
+
 def test_during_an_outage_of_the_broker_new_code_takes_over_too(connected: Connected) -> None:
     connected.clean("work")
     connected.app.write("1", "receive('work')\n")

@@ -164,7 +164,7 @@ class Trouble:
     def take_dead(self, name: str = "work") -> list[DeadLetter]:
         """All dead letters, out of their queue."""
         return [
-            DeadLetter(json.loads(message[2])["data"]["n"], message[1].headers or {}, message)
+            DeadLetter(json.loads(message[2])["data"]["n"], dict(message[1].headers or {}), message)
             for message in self.queues.drain(f"{self.prefix}{name}:dead")
         ]
 

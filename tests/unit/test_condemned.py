@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from domain_events.guarding import guarded
 from domain_events.oversight import Oversight, Suspicion
 from domain_events.transport.consumer import Settlement
 from domain_events.transport.subscription import Delivery, Subscription
-from tests.deliveries import CHANNEL, Desk, delivery, handling, runner
+from tests.deliveries import Desk, delivery, handling, runner
 from tests.registrations import register
 from tests.waiting import wait_until
 
@@ -118,20 +119,34 @@ def test_an_overseer_that_fails_to_forgive_harms_nobody(caplog: pytest.LogCaptur
 
 
 class Channel:
-    """Takes what it is told."""
+    """Takes what it is told, and answers when the test says so."""
 
     is_open = True
 
-    def basic_ack(self, tag: int, multiple: bool) -> None: ...
+    def __init__(self) -> None:
+        self.acked: list[int] = []
+        self.answers: list[Callable[[object], None]] = []
+
+    def basic_ack(self, tag: int, multiple: bool) -> None:
+        assert not self.answers, "what is asked after the ack is answered after it"
+        self.acked.append(tag)
 
     def basic_nack(self, tag: int, requeue: bool) -> None: ...
+
+    def basic_qos(self, prefetch_count: int, callback: Callable[[object], None]) -> None:
+        assert prefetch_count == 16, "nothing changes"
+        self.answers.append(callback)
+
+
+def channel() -> Any:
+    return Channel()
 
 
 class Subscribed:
     """A subscription with three deliveries."""
 
     def __init__(self) -> None:
-        self.channel: Any = Channel()
+        self.channel = channel()
         lane: Any = None
         self.subscription = Subscription(register(), lane, print)
         self.subscription.channel = self.channel
@@ -146,14 +161,20 @@ class Subscribed:
         self.deliveries[tag - 1].when_settled(self.told[tag].append)
 
 
-def test_a_subscription_tells_who_asks_whether_a_delivery_was_acked() -> None:
+def test_a_subscription_tells_who_asks_when_the_broker_has_the_ack() -> None:
     subscribed = Subscribed()
     subscription = subscribed.subscription
     for tag in (1, 2, 3):
         subscribed.ask(tag)
     subscription.unsettled.done(2)
-    assert subscribed.told == {1: [], 2: [], 3: []}, "done here, but the broker does not know yet"
     subscription.send_acks()
+    assert subscribed.channel.acked == [2]
+    assert subscribed.told == {1: [], 2: [], 3: []}, "written into a buffer, perhaps"
+    subscription.unsettled.remove(3)
+    subscription.unsettled.add(3)
+    subscription.send_acks()
+    [answer] = subscribed.channel.answers  # asked once
+    answer(None)
     assert subscribed.told == {1: [], 2: [True], 3: []}
     subscription.give_back(1)
     assert subscribed.told == {1: [False], 2: [True], 3: []}
@@ -162,15 +183,33 @@ def test_a_subscription_tells_who_asks_whether_a_delivery_was_acked() -> None:
     assert subscription.watched == {}
 
 
+def test_an_ack_that_the_broker_has_not_answered_when_the_channel_is_lost_may_be_lost_too() -> None:
+    subscribed = Subscribed()
+    subscribed.ask(1)
+    subscribed.subscription.unsettled.done(1)
+    subscribed.subscription.send_acks()
+    subscribed.subscription.reset()
+    assert subscribed.told[1] == [False]
+    [answer] = subscribed.channel.answers
+    answer(None)
+    assert subscribed.told[1] == [False]
+
+
+def test_nobody_is_asked_where_nobody_wants_to_know() -> None:
+    subscribed = Subscribed()
+    subscribed.subscription.unsettled.done(1)
+    subscribed.subscription.send_acks()
+    assert subscribed.channel.answers == []
+
+
 def test_who_asks_about_a_delivery_of_a_lost_channel_learns_that_it_comes_again() -> None:
     subscribed = Subscribed()
     subscribed.subscription.reset()
     subscribed.ask(1)
     assert subscribed.told[1] == [False]
     # The same number on the next channel is another delivery.
-    subscribed.subscription.channel = Channel()  # type: ignore[assignment]
+    subscribed.subscription.channel = channel()
     subscribed.subscription.unsettled.add(1)
     subscribed.subscription.unsettled.done(1)
     subscribed.subscription.send_acks()
     assert subscribed.told[1] == [False]
-    assert CHANNEL is not subscribed.channel

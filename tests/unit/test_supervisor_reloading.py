@@ -186,7 +186,7 @@ def test_an_event_in_hand_is_finished_by_the_old_code(start: Start) -> None:
 
 
 def test_where_only_one_may_consume_the_old_child_leaves_first(start: Start) -> None:
-    service = start("a=steady:single_active=true b=steady")
+    service = start("a=steady:single_active=true b=steady", "--grace", "60")
     [old] = [pid for pid, slot in service.wait_running("a#0", "b#0").items() if slot == "a#0"]
     service.reloaded("a=talk:single_active=true b=talk")
     [new] = [pid for pid, slot in service.wait_running("a#0", "b#0").items() if slot == "a#0"]
@@ -194,6 +194,9 @@ def test_where_only_one_may_consume_the_old_child_leaves_first(start: Start) -> 
     assert order(lines, "child_exit", pid=old) < order(lines, "child_start", pid=new)
     reason = service.failed("a=crash:single_active=true b=talk")
     assert reason.startswith("a#0: exit 70; ")
+    [crashed] = service.master.lines("child_exit", slot="a#0", code=70)
+    back = service.master.lines("child_start", slot="a#0")[-1]
+    assert seconds(back) - seconds(crashed) < 10, "nobody consumes meanwhile: nothing else is waited for"
     assert all(service.has_new_code(pid) for pid in service.wait_running("a#0", "b#0")), "the code of before"
     assert service.master.stop() == 0
 
