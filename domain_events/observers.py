@@ -11,7 +11,8 @@ class Observer(Protocol):
     """Told by a consumer what happens. Derive from `NullObserver` and override what you need.
 
     `consuming` and `disconnected` are called in the I/O thread, the others where the handler runs: with `threads=`
-    from several threads at once. What an observer raises is logged and harms nobody. `event` is None where the bytes were no domain event.
+    from several threads at once. What an observer raises is logged and harms nobody. `event` is None where the bytes
+    were no domain event.
     """
 
     def consuming(self) -> None:
