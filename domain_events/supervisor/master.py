@@ -166,8 +166,10 @@ class Master:
     def _supervise(self) -> int:
         while True:
             now = time.monotonic()
+            # All together, though only one of them is due: an idle master wakes up once for all.
+            is_time_to_look = any(seat.look_at is not None and now >= seat.look_at for seat in self._crew.seats)
             for seat in list(self._crew.seats):
-                self._look_after(seat, now)
+                self._look_after(seat, now, is_time_to_look)
             if self._deadline is None:
                 self._crew.sweep()
                 self._changes.advance(now)
@@ -264,7 +266,7 @@ class Master:
 
     # Looking after children
 
-    def _look_after(self, seat: Seat, now: float) -> None:
+    def _look_after(self, seat: Seat, now: float, is_time_to_look: bool) -> None:
         self._apply(seat, TimePassed(), now)
         process = seat.process
         if process is None:
@@ -272,7 +274,7 @@ class Master:
             return
         if process.stacks.due is not None and now >= process.stacks.due:
             seat.log_stacks()
-        if seat.look_at is not None and now >= seat.look_at:
+        if is_time_to_look and seat.look_at is not None:
             self._look_whether_it_hangs(seat, process, now)
 
     def _look_whether_it_hangs(self, seat: Seat, process: Process, now: float) -> None:

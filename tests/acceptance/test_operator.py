@@ -19,6 +19,7 @@ import pytest
 from tests import proc
 from tests.acceptance.deploying import COMMAND, FLAGS, OPERATOR, Connected, Deployed, order
 from tests.acceptance.trouble import DEADLINE
+from tests.processes import Processes
 from tests.waiting import wait_until
 
 THREE = "receive('one')\nreceive('two', processes=2)\n"
@@ -256,14 +257,14 @@ def test_a_restart_that_waits_for_a_drain_when_the_master_stops_is_told_so(deplo
 
 
 def test_the_socket_is_for_its_owner_alone_and_stands_in_the_runtime_directory(
-    deployed: Deployed, tmp_path: Path
+    processes: Processes, deployed: Deployed, tmp_path: Path
 ) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir()
     deployed.app.write("1", "receive('one')\n")
     deployed.control = runtime / "control.sock"
     environment = {"RUNTIME_DIRECTORY": str(runtime)}
-    handle = deployed._processes.start([*COMMAND, "app", *FLAGS], env=environment, cwd=deployed.app.folder)
+    handle = processes.start([*COMMAND, "app", *FLAGS], env=environment, cwd=deployed.app.folder)
     wait_until(lambda: "child_consuming" in handle.output() or handle.returncode is not None, DEADLINE)
     mode = deployed.control.stat().st_mode
     assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o600)
