@@ -405,7 +405,7 @@ class Master:
             self._forget(fd)
         process.close(max(0.0, self._logs_until - now))
         seat.log_line(
-            logging.INFO if (asked and not seat.slot.cut) or ending.code == ChildExit.RECYCLED else logging.WARNING,
+            logging.INFO if (asked and not seat.slot.cut) or seat.slot.reason == "recycled" else logging.WARNING,
             "child_exit",
             pid=process.pid,
             signal=None if ending.signal is None else signal_name(ending.signal),

@@ -83,9 +83,10 @@ def _crashed(slot: Slot, event: Exited, now: float, rules: Rules) -> Step:
     ending = event.exit.ending
     stable = is_stable(slot, now, rules)
     slot = replace(_paused(slot, now), last_exit=event.exit)
-    if ending.code == ChildExit.CONFIGURATION:
+    # With an event in hand it is no word of ours: a handler has ended the process with this number.
+    if ending.code == ChildExit.CONFIGURATION and event.exit.in_flight is None:
         return _failed(slot, f"configuration ({ending})", None, now, rules), ()
-    if ending.code == ChildExit.RECYCLED:
+    if ending.code == ChildExit.RECYCLED and event.exit.in_flight is None:
         return _again(slot, "recycled", now), ()
     if stable:
         slot = replace(slot, failures=0, failing_since=None, restarts=slot.restarts + 1)

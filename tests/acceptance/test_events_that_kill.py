@@ -179,6 +179,24 @@ def test_no_end_that_the_master_has_ordered_counts(trouble: Trouble) -> None:
     assert trouble.take_dead() == []
 
 
+def test_no_exit_code_that_means_something_else_hides_a_death(trouble: Trouble) -> None:
+    """Those of a drained, a recycled and a misconfigured child."""
+    master = trouble.start("--backoff", "0.05:30", work={})
+    codes = {0: 0, 1: 75, 2: 78}
+    trouble.send_many("work", *(killer(n, code) for n, code in codes.items()), *plain(3))
+    trouble.wait_handled([3])
+    trouble.wait_dead(3)
+    assert master.stop() == 0
+    letters = trouble.take_dead()
+    assert {letter.n: letter.reason for letter in letters} == {
+        n: f"consumer died 2x (exit {code})" for n, code in codes.items()
+    }
+    deaths = master.lines("child_exit")[:6]
+    assert [line["n"] for line in deaths] == [1, 2, 3, 4, 5, 6]
+    assert {line["level"] for line in deaths} == {"WARNING"}
+    trouble.check_ledger(letters)
+
+
 def test_an_event_that_was_sent_twice_does_not_kill_for_ever(trouble: Trouble) -> None:
     """Both have the same id, and so the same suspicion."""
     master = trouble.start(work={"queue_type": "classic"})

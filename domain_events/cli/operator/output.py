@@ -49,7 +49,9 @@ def say(text: str) -> None:
     """Words, for people. Whoever has closed stderr does not want them."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"{PROGRAM}: {printable(text)}\n")
+            # A traceback keeps its lines; whoever made a line up cannot hide that it is one of ours.
+            lines = "\n    ".join(printable(line) for line in text.split("\n"))
+            sys.stderr.write(f"{PROGRAM}: {lines}\n")
             sys.stderr.flush()
 
 
