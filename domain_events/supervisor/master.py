@@ -404,8 +404,9 @@ class Master:
         for fd in (process.status_fd, process.stacks.fd, process.pidfd):
             self._forget(fd)
         process.close(max(0.0, self._logs_until - now))
+        is_expected = (asked and not seat.slot.cut) or (ending.code == ChildExit.RECYCLED and in_flight is None)
         seat.log_line(
-            logging.INFO if (asked and not seat.slot.cut) or seat.slot.reason == "recycled" else logging.WARNING,
+            logging.INFO if is_expected else logging.WARNING,
             "child_exit",
             pid=process.pid,
             signal=None if ending.signal is None else signal_name(ending.signal),

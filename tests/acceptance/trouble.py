@@ -81,7 +81,8 @@ class Master:
         self.handle.send(number)
         code = self.handle.wait(DEADLINE)
         assert self.handle.group() == []
-        assert self.handle.output().count("Traceback") == tracebacks
+        # By lines, each a record: how many errors a chain shows is a matter of the Python version.
+        assert sum("Traceback" in line for line in self.handle.output().splitlines()) == tracebacks
         return code
 
     def freeze(self, *, children: bool) -> None:
