@@ -175,5 +175,5 @@ def test_a_successor_that_does_not_boot_leaves_the_old_one_in_its_place(trouble:
     assert fewest_consuming(master) == 1
     # The hook's own error, each time that it was tried.
     tries = len(master.lines("child_exit", code=71))
-    assert master.stop(tracebacks=2 * tries) == 0
+    assert master.stop(tracebacks=tries) == 0
     trouble.check_ledger()
