@@ -61,9 +61,12 @@ def test_the_event_is_dead_lettered_with_the_cause_and_its_neighbours_are_handle
 
 def test_several_of_them_in_a_row_cost_two_deaths_each(trouble: Trouble) -> None:
     master = trouble.start(work={"prefetch": 16})
+    open_before = master.open_files()
     trouble.send_many("work", *(killer(n, 3) for n in range(4)), *plain(*range(4, 30)))
     trouble.wait_handled(range(4, 30))
     trouble.wait_dead(4)
+    # The last one's log may still be read.
+    wait_until(lambda: master.open_files() <= open_before, DEADLINE, "nothing is left of eight children")
     assert master.stop() == 0
     letters = trouble.take_dead()
     assert {letter.n for letter in letters} == set(range(4))
@@ -180,19 +183,19 @@ def test_no_end_that_the_master_has_ordered_counts(trouble: Trouble) -> None:
 
 
 def test_no_exit_code_that_means_something_else_hides_a_death(trouble: Trouble) -> None:
-    """Those of a drained, a recycled and a misconfigured child."""
+    """Those of a recycled and of a misconfigured child."""
     master = trouble.start("--backoff", "0.05:30", work={})
-    codes = {0: 0, 1: 75, 2: 78}
-    trouble.send_many("work", *(killer(n, code) for n, code in codes.items()), *plain(3))
-    trouble.wait_handled([3])
-    trouble.wait_dead(3)
+    codes = {0: 75, 1: 78}
+    trouble.send_many("work", *(killer(n, code) for n, code in codes.items()), *plain(2))
+    trouble.wait_handled([2])
+    trouble.wait_dead(2)
     assert master.stop() == 0
     letters = trouble.take_dead()
     assert {letter.n: letter.reason for letter in letters} == {
         n: f"consumer died 2x (exit {code})" for n, code in codes.items()
     }
-    deaths = master.lines("child_exit")[:6]
-    assert [line["n"] for line in deaths] == [1, 2, 3, 4, 5, 6]
+    deaths = master.lines("child_exit")[:4]
+    assert [line["n"] for line in deaths] == [1, 2, 3, 4]
     assert {line["level"] for line in deaths} == {"WARNING"}
     trouble.check_ledger(letters)
 

@@ -76,6 +76,9 @@ class Master:
         gone = {line["pid"] for line in self.lines("child_exit")}
         return [line["pid"] for line in self.lines("child_consuming") if line["pid"] not in gone]
 
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def stop(self, number: int = signal.SIGTERM, tracebacks: int = 0) -> int:
         """The exit code. Nothing of the tree may be left, and no traceback but those of handlers be there."""
         self.handle.send(number)
