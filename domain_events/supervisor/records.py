@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
+import sys
+from types import FrameType
 from typing import Any
 
 TEXT_LIMIT = 64 * 1024  # characters of a message, a traceback or a stack
@@ -16,7 +17,6 @@ STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None)))
 """Attributes that every record has; the others are what a caller gave as `extra`."""
 
 _DEPTH_LIMIT = 8  # of log calls that are made while a log call asks an object for its text
-_depth = threading.local()
 
 
 def to_values(record: logging.LogRecord) -> dict[str, Any]:
@@ -24,22 +24,30 @@ def to_values(record: logging.LogRecord) -> dict[str, Any]:
 
     What JSON can hold, dicts and lists too, stays as it is; anything else becomes a text. Texts are shortened.
     """
-    depth = getattr(_depth, "now", 0)
-    _depth.now = depth + 1
-    try:
-        values = {
-            name: plain(value)
-            for name, value in vars(record).copy().items()
-            if isinstance(name, str) and name not in _NOT_SENT
-        }
-        values["name"] = str(values["name"])  # None in what makeLogRecord made
-        # An object whose text logs the object itself would never come to an end.
-        values["msg"] = shortened(message_of(record) if depth < _DEPTH_LIMIT else _unformatted(record), TEXT_LIMIT)
-        values["exc_text"] = traceback_of(record)
-        values["stack_info"] = shortened(text_of(record.stack_info), TEXT_LIMIT) if record.stack_info else None
-    finally:
-        _depth.now = depth
+    values = {
+        name: plain(value)
+        for name, value in vars(record).copy().items()
+        if isinstance(name, str) and name not in _NOT_SENT
+    }
+    values["name"] = str(values["name"])  # None in what makeLogRecord made
+    # An object whose text logs the object itself would never come to an end.
+    values["msg"] = shortened(message_of(record) if _depth() < _DEPTH_LIMIT else _unformatted(record), TEXT_LIMIT)
+    values["exc_text"] = traceback_of(record)
+    values["stack_info"] = shortened(text_of(record.stack_info), TEXT_LIMIT) if record.stack_info else None
     return values
+
+
+def _depth() -> int:
+    """How many records are being formatted below this one, for the sake of another.
+
+    Counted on the stack: a signal handler that raises in a log call could keep a counter from going down again.
+    """
+    depth = -1  # `to_values` has called us
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        depth += frame.f_code is to_values.__code__
+        frame = frame.f_back
+    return depth
 
 
 def from_values(values: Any) -> logging.LogRecord:

@@ -163,7 +163,9 @@ def test_whatever_standard_descriptors_are_closed_it_starts_reloads_and_stops(
         opened = proc.descriptors(pid)
         assert {0, 1, 2} <= set(opened), "a pipe of ours must not get such a number"
         for number, which in enumerate(("0<", "1>", "2>")):
-            assert (opened[number] == "/dev/null") == (which in closed or number == 0), opened
+            # Python 3.14 on Debian opens its libffi at the start: then that has the number.
+            is_filled = opened[number] == "/dev/null" or "/libffi.so" in opened[number]
+            assert is_filled == (which in closed or number == 0), opened
     handle.terminate()
     assert handle.wait(DEADLINE) == 0
     assert handle.group() == []
@@ -180,7 +182,8 @@ def test_manage_py_too_starts_without_standard_descriptors(processes: Processes,
     deployed.master = Master(handle)
     [child] = deployed.wait_running("one#0")
     for pid in (handle.pid, child):
-        assert [proc.descriptors(pid)[number] for number in (0, 1, 2)] == ["/dev/null"] * 3
+        opened = [proc.descriptors(pid)[number] for number in (0, 1, 2)]
+        assert all(path == "/dev/null" or "/libffi.so" in path for path in opened), opened
     assert deployed.stop() == 0
 
 
