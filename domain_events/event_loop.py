@@ -14,6 +14,7 @@ from functools import partial
 from domain_events.forks import end_fork
 from domain_events.registration import Registration
 from domain_events.running import Runner
+from domain_events.transport.handover import take_all
 from domain_events.transport.subscription import Delivery
 
 logger = logging.getLogger(__name__)
@@ -124,12 +125,7 @@ class TaskLane:
 
     def take_back(self) -> list[Delivery]:
         """Everything that has not begun, oldest first."""
-        items = []
-        while True:
-            try:
-                items.append(self._items.popleft())
-            except IndexError:
-                return items
+        return take_all(self._items)
 
     def end(self) -> None:
         """What is there is handled still, then it is over."""

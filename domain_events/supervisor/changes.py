@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import selectors
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from domain_events.supervisor.display import Reloading
 from domain_events.supervisor.launch import Launch
 from domain_events.supervisor.loader import Loader, LoadFailed
 from domain_events.supervisor.nursery import Source
+from domain_events.supervisor.posts import Post
 from domain_events.supervisor.restarts import Backoff
 from domain_events.supervisor.rollout import Add, Remove, Replace, Result, Rollout, Step
 from domain_events.supervisor.seats import Seat
@@ -89,7 +91,7 @@ class Changes:
     def _progress(self) -> str:
         if not self._is_rolling_reload:
             return "the new code is imported"
-        shown = [seat for seat in self._crew.seats if not (seat.is_leaving or seat.is_candidate)]
+        shown = [seat for seat in self._crew.seats if seat.stays]
         taken_over = sum(seat.source is self.source for seat in shown)
         return f"{taken_over}/{len(shown)} taken over"
 
@@ -111,8 +113,6 @@ class Changes:
         """In a child of the master."""
         for loader in self.loaders:
             loader.close_descriptors()
-
-    close = close_descriptors
 
     # What can be asked for
 
@@ -147,7 +147,7 @@ class Changes:
         """So many processes for a receiver, until the master ends, when nothing else changes."""
 
         def begin(now: float) -> None:
-            post = next((post for post in self.source.posts if post.receiver == receiver), None)
+            post = self._post_of(receiver)
             if post is None:
                 done(f"there is no receiver {receiver!r} any more")
                 return
@@ -169,8 +169,8 @@ class Changes:
 
     def processes_of(self, receiver: str) -> int:
         """How many there should be."""
-        registered = next((post.processes for post in self.source.posts if post.receiver == receiver), 0)
-        return self._scaled.get(receiver, registered)
+        post = self._post_of(receiver)
+        return self._scaled.get(receiver, 0 if post is None else post.processes)
 
     @property
     def scalable(self) -> list[str]:
@@ -199,9 +199,7 @@ class Changes:
         if self._is_over:
             return
         if self._loader is not None:
-            if not self._load_until:
-                self._load_until = now + _IMPORTS * self._patience
-            elif now >= self._load_until:
+            if now >= self._load_until:
                 limit = f"{_IMPORTS * self._patience:g} s ({_IMPORTS} x --boot-timeout)"
                 self._has_failed(f"the new code was not imported within {limit}")
             elif self._loader.is_broken:
@@ -252,8 +250,7 @@ class Changes:
 
     def _recycle_next(self, now: float) -> bool:
         for seat in self._crew.seats:
-            ready = seat.worn and now >= seat.recycle_at and seat.slot.state is State.CONSUMING
-            if ready and not (seat.is_leaving or seat.is_candidate):
+            if seat.worn and now >= seat.recycle_at and seat.slot.state is State.CONSUMING and seat.stays:
                 seat.log_line(logging.INFO, "child_recycle", reason=seat.worn)
                 step = Replace(seat=seat, post=seat.post, source=seat.source)
                 self._roll([step], lambda result, seat=seat, now=now: self._on_recycled(seat, result, now))  # type: ignore[misc]
@@ -277,7 +274,7 @@ class Changes:
             return
         lines.write(logger, logging.INFO, "reload_begin", pid=loader.pid, reason=why)
         self._loader = loader
-        self._load_until = 0.0
+        self._load_until = time.monotonic() + _IMPORTS * self._patience
         self._selector.register(loader.fileno(), selectors.EVENT_READ, self._on_hello)
 
     def _on_hello(self) -> None:
@@ -363,6 +360,9 @@ class Changes:
         for loader in list(self.loaders):
             if loader.has_ended() and loader in self._old_sources:
                 self._old_sources.remove(loader)
+
+    def _post_of(self, receiver: str) -> Post | None:
+        return next((post for post in self.source.posts if post.receiver == receiver), None)
 
     def _roll(self, steps: Sequence[Step], on_end: Callable[[Result], None]) -> None:
         self._rollout = Rollout(steps, self._crew, retire=self._retire, patience=self._patience)

@@ -30,11 +30,11 @@ class Crew:
     @property
     def shown(self) -> tuple[Slot, ...]:
         """One for each process that there should be: without those that leave, and those on trial."""
-        return tuple(seat.slot for seat in self.seats if not (seat.is_leaving or seat.is_candidate))
+        return tuple(seat.slot for seat in self.seats if seat.stays)
 
     def staying(self, receiver: str) -> list[Seat]:
         """The seats of a receiver that are neither leaving nor on trial, by index."""
-        found = [s for s in self.seats if s.slot.receiver == receiver and not (s.is_leaving or s.is_candidate)]
+        found = [seat for seat in self.seats if seat.slot.receiver == receiver and seat.stays]
         return sorted(found, key=lambda seat: seat.slot.index)
 
     def add(self, post: Post, index: int, source: Source, now: float, heir_of: Seat | None = None) -> Seat:

@@ -128,14 +128,14 @@ class Master:
         self._watch = Watch(source_directories(), now) if options.watch else None
         self._nursery = Nursery(
             self._arena,
-            master_only=(
-                self._selector,
-                signals,
-                log,
-                self._display,
-                self._changes,
-                *([lock] if lock else []),
-                *([_InChild(self._control)] if self._control else []),
+            let_go=(
+                self._selector.close,
+                signals.close,
+                log.close,
+                self._display.close,
+                self._changes.close_descriptors,
+                *([lock.close] if lock else []),
+                *([self._control.close_descriptors] if self._control else []),  # the file of the socket stays
             ),
         )
         self._bucket = full_bucket(options.spawn_rate, now)
@@ -546,7 +546,7 @@ class Master:
                 seat.process.close(max(0.0, logs_until - time.monotonic()))
         if self._control is not None:
             self._control.close()
-        self._changes.close()
+        self._changes.close_descriptors()
         self._nursery.close()
         left = strangers.end_all(_STRANGERS, ours=[loader.pid for loader in self._changes.loaders])
         if left:
@@ -554,13 +554,3 @@ class Master:
         self._selector.close()
         self._display.close()
         self._log.close(max(_LOG_PATIENCE, logs_until - time.monotonic()))
-
-
-class _InChild:
-    """For a child: the descriptors of the control socket go, its file stays."""
-
-    def __init__(self, control: Control) -> None:
-        self._control = control
-
-    def close(self) -> None:
-        self._control.close_descriptors()

@@ -18,10 +18,6 @@ from domain_events.supervisor.shm import Arena
 from domain_events.supervisor.spawn import Mask, spawn
 
 
-class Closable(Protocol):
-    def close(self) -> object: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ends:
     """A child's ends of what it shares with its master, before the fork."""
@@ -86,12 +82,12 @@ class OwnCode:
 class Nursery:
     """One for each master."""
 
-    def __init__(self, arena: Arena, master_only: Sequence[Closable]) -> None:
-        """`master_only` is closed in each child: through the objects, for if only the descriptors were closed,
-        an object could later close another file that got its number."""
+    def __init__(self, arena: Arena, let_go: Sequence[Callable[[], object]]) -> None:
+        """`let_go` is called in each child, to close what belongs to the master: through the objects, for if only the
+        descriptors were closed, an object could later close another file that got its number."""
         self.master = os.getpid()
         self._arena = arena
-        self._master_only = master_only
+        self._let_go = let_go
         # Nobody writes. A child reads, and the end of the file is the end of the master, however it came.
         self._lifeline, self._lifeline_end = os.pipe()
 
@@ -110,8 +106,8 @@ class Nursery:
                 os.close(self._lifeline_end)
                 for sibling in siblings:
                     sibling.close_descriptors()
-                for thing in self._master_only:
-                    thing.close()
+                for close in self._let_go:
+                    close()
 
             pid = source.fork(orders, ends, abandon)
             undo.pop_all()

@@ -147,7 +147,7 @@ class Rollout:
             self._new.is_candidate = False
             if not self._problem and isinstance(self._current, Replace) and self._current.post.single_active:
                 self._taken.append((self._current, self._new))
-                self._take_back(problem, now)
+                self._take_back(problem)
                 return False
             logger.warning("%s does not work with the new child either", problem)
             return True
@@ -156,10 +156,10 @@ class Rollout:
             self._take_over(old, now)
             return True
         self._leave(self._new, now)
-        self._take_back(problem, now)
+        self._take_back(problem)
         return False
 
-    def _take_back(self, problem: str, now: float) -> None:
+    def _take_back(self, problem: str) -> None:
         self._problem = problem
         self._current = None
         self._new = None

@@ -53,6 +53,11 @@ class Seat:
             self.slot = replace(self.slot, last_exit=old.slot.last_exit)
 
     @property
+    def stays(self) -> bool:
+        """Whether it is one of those that there should be: it neither leaves nor is on trial."""
+        return not (self.is_leaving or self.is_candidate)
+
+    @property
     def counters(self) -> Counters:
         return self.earlier + self.record.counters
 

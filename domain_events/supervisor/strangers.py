@@ -9,23 +9,21 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 
-def reap(ours: Callable[[int], bool]) -> int:
-    """Reap strangers that have ended; gives how many. `ours` is told each pid: True when it has seen to it."""
-    count = 0
+def reap(ours: Callable[[int], bool]) -> None:
+    """Reap strangers that have ended. `ours` is told each pid: True when it has seen to it."""
     seen: set[int] = set()
     while True:
         try:
             # A look only: the ends of our own children are for those who know them.
             info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return count
+            return
         if info is None or info.si_pid in seen:
-            return count
+            return
         seen.add(info.si_pid)
         if not ours(info.si_pid):
             with suppress(ChildProcessError):
                 os.waitpid(info.si_pid, os.WNOHANG)
-            count += 1
 
 
 def children() -> list[int]:

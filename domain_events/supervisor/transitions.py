@@ -144,6 +144,8 @@ def _shifted(slot: Slot, event: MasterSlept, now: float, rules: Rules) -> Step:
 
 def _climbed(slot: Slot, event: TimePassed, now: float, rules: Rules) -> Step:
     actions = tuple(action for at, action in slot.ladder if at <= now)
+    if not actions:
+        return slot, ()  # in each turn of the loop, for each child
     pushed = not {Action.QUIT, Action.KILL}.isdisjoint(actions)
     return replace(
         slot,

@@ -64,8 +64,9 @@ class Watch:
     def add(self, directories: Iterable[str]) -> None:
         """Those of newer code. None is left out again: broken code may have moved."""
         new = set(directories) - self._directories
-        self._directories |= new
-        self._seen = {**self._seen, **stamps(new)}
+        if new:
+            self._directories |= new
+            self._seen = {**self._seen, **stamps(new)}
 
     def look(self, now: float) -> list[str]:
         """The files that have changed; empty while nothing has, or while somebody still writes."""

@@ -27,6 +27,16 @@ class Lane(Protocol):
         """Nothing comes any more: readers end. Any number of times."""
 
 
+def take_all(items: deque[T]) -> list[T]:
+    """Empties it, oldest first, while others may put in and take out."""
+    taken = []
+    while True:
+        try:
+            taken.append(items.popleft())
+        except IndexError:
+            return taken
+
+
 class HandOver(Generic[T]):
     """A queue for one reader. Each item is had by exactly one side: by `take`, or by `take_back`.
 
@@ -67,12 +77,7 @@ class HandOver(Generic[T]):
 
     def take_back(self) -> list[T]:
         """Everything that the reader has not taken, oldest first."""
-        items = []
-        while True:
-            try:
-                items.append(self._items.popleft())
-            except IndexError:
-                return items
+        return take_all(self._items)
 
     def end(self) -> None:
         self._is_over = True

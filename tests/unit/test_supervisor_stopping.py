@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
+from tests import proc
 from tests.processes import Processes
 from tests.supervising import Supervised
 
@@ -116,7 +114,7 @@ def test_when_the_master_is_killed_its_children_finish_and_leave(processes: Proc
     supervised.wait_line("child_start", slot="c#0")
     children = supervised.handle.children()
     assert len(children) == 3
-    with _adopting():
+    with proc.adopting():
         supervised.handle.kill()
         supervised.handle.wait()
         endings = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
@@ -128,7 +126,7 @@ def test_an_orphan_that_does_not_finish_cuts_itself(processes: Processes) -> Non
     supervised = Supervised(processes, "a=endless", "--grace", "0.5", "--kill-after", "0.2")
     supervised.wait_line("child_consuming", slot="a#0")
     [child] = supervised.handle.children()
-    with _adopting():
+    with proc.adopting():
         supervised.handle.kill()
         supervised.handle.wait()
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 80
@@ -159,12 +157,3 @@ def test_sigusr2_writes_the_stacks_of_master_and_children(processes: Processes) 
     supervised.handle.wait_output("in _supervise")
     supervised.handle.wait_output("in steady")
     assert supervised.stop() == 0
-
-
-@contextmanager
-def _adopting() -> Iterator[None]:
-    """Orphans become children of this process (prctl(2)): it can see how they end."""
-    set_child_subreaper = 36
-    assert ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0) == 0
-    yield
-    ctypes.CDLL(None).prctl(set_child_subreaper, 0, 0, 0, 0)
