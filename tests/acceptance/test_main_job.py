@@ -70,7 +70,10 @@ def test_a_killed_child_loses_nothing_and_the_others_go_on(service: Service) -> 
 
 
 def test_a_child_killed_again_and_again_loses_nothing(service: Service) -> None:
-    master = service.start_consuming("--backoff", "0.05:0.2", "--spawn-rate", "100", TEST_PROCESSES="2", children=3)
+    master = service.start_consuming(
+        "--backoff", "0.05:0.2", "--spawn-rate", "100", "--max-event-crashes", "0", TEST_PROCESSES="2", children=3
+    )
+    # An event that is in hand at two of these kills would rightly be blamed: not the subject here.
     service.send_many("work", range(60), do="sleep", seconds=0.05)
     for _ in range(12):
         seen = len(service.notes("end"))
@@ -78,13 +81,11 @@ def test_a_child_killed_again_and_again_loses_nothing(service: Service) -> None:
         for victim in victims[:1]:
             os.kill(victim, signal.SIGKILL)
         wait_until(lambda seen=seen: len(service.notes("end")) > seen or len(service.handled()) == 60, 30.0)  # type: ignore[misc]
-    handled = service.wait_handled(range(60))
+    service.wait_handled(range(60))
     master.terminate()
     assert master.wait() == 0
     service.wait_empty()
-    dead = service.queues.count(f"{service.prefix}work:dead") or 0
-    assert set(handled) == set(range(60))
-    assert dead == 0
+    assert not service.queues.count(f"{service.prefix}work:dead")
 
 
 def test_children_of_a_killed_master_finish_what_is_in_hand_and_leave(service: Service) -> None:
