@@ -39,8 +39,10 @@ class BrokerError(DomainEventError):
 class TopologyMismatch(ConfigurationError, BrokerError):
     """A queue or exchange exists with other arguments than the ones asked for (AMQP 406).
 
-    Names the object, the argument, both values and the way out.
+    Names the object, the argument, both values and the way out. `argument`, `there` and `wanted` are texts.
     """
+
+    argument = there = wanted = ""
 
 
 class SendError(BrokerError):
@@ -55,15 +57,49 @@ class ConnectionFailed(SendError, ConnectionError):
     """No broker could be reached within `timeout`. The event was not sent."""
 
 
+class BrokerBlocked(ConnectionFailed):
+    """The broker takes no events at the moment, as it is short of memory or disk. The event was not sent."""
+
+
+class TLSFailed(ConnectionFailed):
+    """TLS could not be agreed on: a certificate that is not trusted, or no TLS at all. The event was not sent."""
+
+
 class Unroutable(SendError):
     """`mandatory=True` and no queue is bound for the routing key. The event is in no queue."""
+
+
+class EventNacked(SendError):
+    """The broker did not take the event (`basic.nack`): a queue that is bound for it is full, with the overflow
+    `reject-publish`, or is failing. That queue does not have it; others that are bound for it may."""
 
 
 class BrokerRefused(SendError):
     """The broker said no: login or permission (403), virtual host, missing or mismatched exchange (404, 406).
 
-    Trying again without a change of configuration cannot help.
+    Trying again without a change of configuration cannot help. The event was not sent, unless the message says that
+    an earlier attempt may have arrived.
     """
+
+
+class LoginRefused(BrokerRefused):
+    """Wrong password, no such user, or one that may not log in from here."""
+
+
+class VirtualHostRefused(BrokerRefused):
+    """No such virtual host, or one that this user may not enter."""
+
+
+class AccessRefused(BrokerRefused):
+    """This user has no permission to write to the exchange, or to declare what is not there (403)."""
+
+
+class ExchangeMissing(BrokerRefused):
+    """The exchange does not exist (404), and this user may not declare it."""
+
+
+class ExchangeMismatch(BrokerRefused, TopologyMismatch):
+    """The exchange exists with another type or other arguments (406)."""
 
 
 class EventTooLarge(SendError, ValueError):

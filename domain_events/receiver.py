@@ -19,7 +19,7 @@ from domain_events.policy import Backoff
 from domain_events.registration import Handler, QueueType, Registration, make_registration
 from domain_events.settings import DEFAULT, ConnectionSettings, configured_brokers, parse_brokers
 from domain_events.stopping import Stop
-from domain_events.transport.declaring import declare_topology
+from domain_events.transport.session import declare_topology
 
 logger = logging.getLogger(__name__)
 

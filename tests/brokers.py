@@ -1,20 +1,25 @@
 """A real RabbitMQ for tests, and a look into its queues.
 
-Without AMQP_URL the session has a private broker, made by `bin/broker`; with it, the tests use that one.
+Without AMQP_URL the session has a private broker, made by `bin/broker`; with it, the tests use that one. What
+`bin/broker run --nodes 3 --tls --management` sets, AMQP_URLS and so on, stands for the other brokers then.
+BROKER_VERSION chooses the RabbitMQ of all private brokers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pika
 import pika.exceptions
@@ -25,37 +30,106 @@ from tests.waiting import wait_until
 
 COMMAND = Path(__file__).resolve().parent.parent / "bin" / "broker"
 EXCHANGE = "domain-events"
-# Says who it is, then lives until its standard input ends: with the test run, however that ends.
-HOLDER = 'printf "%s\\n" "$AMQP_URL" "$BROKER_NAME"; exec cat > /dev/null'
+# What `bin/broker` tells of a broker.
+VARIABLES = re.compile(r"(AMQPS?_[A-Z]+|MANAGEMENT_URL|BROKER_NAME)=(.*)")
+# Tells it, then lives until its standard input ends: with the test run, however that ends.
+HOLDER = "env; echo; exec cat > /dev/null"
+# A broker to kill; brokers that may be given.
+OWNED = {"own_broker", "own_queues"}
+GIVEN = {
+    "cluster": "AMQP_URLS",
+    "cluster_queues": "AMQP_URLS",
+    "tls_broker": "AMQPS_URL",
+    "managed_broker": "MANAGEMENT_URL",
+}
 
 Message = tuple[pika.spec.Basic.GetOk, pika.BasicProperties, bytes]
 
 
 class Broker:
-    """A broker and, when we own it, its life."""
+    """A broker and, when we own it, its life. Nodes are numbered from 1.
 
-    def __init__(self, url: str, *, name: str = "", state: Path | None = None) -> None:
+    `variables`: what `bin/broker` tells of it.
+    """
+
+    def __init__(self, url: str, *, state: Path | None = None, variables: Mapping[str, str] | None = None) -> None:
+        self.urls = url.split(",")
         self.url = url
-        self.name = name
+        """All of `urls`, comma separated."""
         self.owned = state is not None
+        self._variables = variables or {}
         self._state = state
 
-    def kill(self) -> None:
-        """SIGKILL, as a power cut would. See `Queues.settle` when a quorum queue was made just before."""
-        self._command("kill", self.name)
+    @property
+    def name(self) -> str:
+        return self._variables["BROKER_NAME"]
 
-    def restart(self) -> None:
-        """Again on the same port with its data; returns when it takes logins. Stops it first if it runs."""
-        self._command("restart", self.name)
+    @property
+    def tls_url(self) -> str:
+        """amqps://, of node 1."""
+        return self._variables["AMQPS_URL"]
 
-    def ctl(self, *args: str) -> str:
-        """What `rabbitmqctl ARGS` prints. Takes a second or more: not for polling."""
-        return self._command("ctl", self.name, "--", *args)
+    @property
+    def cafile(self) -> str:
+        return self._variables["AMQPS_CAFILE"]
+
+    @property
+    def certfile(self) -> str:
+        """A client's certificate: it is asked for, not required."""
+        return self._variables["AMQPS_CERTFILE"]
+
+    @property
+    def keyfile(self) -> str:
+        return self._variables["AMQPS_KEYFILE"]
+
+    @property
+    def management_url(self) -> str:
+        """http://host:port, of node 1; the login is guest, guest."""
+        return self._variables["MANAGEMENT_URL"]
+
+    def kill(self, node: int | None = None) -> None:
+        """SIGKILL, as a power cut would, to all nodes unless told.
+
+        See `Queues.settle` when a quorum queue was made just before.
+        """
+        self._command("kill", self.name, *_number(node))
+
+    def restart(self, node: int | None = None) -> None:
+        """Again on the same port with its data; returns when it takes logins. Stops it first if it runs.
+
+        None: the nodes that are down; all when none is.
+        """
+        self._command("restart", self.name, *_number(node))
+
+    def pause(self, node: int) -> None:
+        """SIGSTOP: it keeps its connections and says nothing. For less than a minute: then the others drop it."""
+        self._command("pause", self.name, str(node))
+
+    def resume(self, node: int) -> None:
+        self._command("resume", self.name, str(node))
+
+    def ctl(self, *args: str, node: int = 1) -> str:
+        """What `rabbitmqctl ARGS` prints (or `rabbitmq-queues ...`). Takes a second or more: not for polling."""
+        return self._command("ctl", self.name, str(node), "--", *args)
+
+    def bring_back(self) -> None:
+        """All nodes run again."""
+        for node in self._status()["nodes"]:
+            if node["state"] == "paused":
+                self.resume(node["number"])
+        if any(node["state"] == "down" for node in self._status()["nodes"]):
+            self.restart()
 
     def pid(self) -> int | None:
         """The node's process, None while it is down."""
+        known = self._status()
+        pid: int | None = known["pid"] if known["running"] else None
+        return pid
+
+    def _status(self) -> dict[str, Any]:
         [known] = [b for b in json.loads(self._command("status", "--json")) if b["name"] == self.name]
-        return known["pid"] if known["running"] else None
+        assert isinstance(known, dict)
+        return known
 
     def _command(self, *args: str) -> str:
         if self._state is None:
@@ -73,15 +147,28 @@ class Broker:
         return done.stdout
 
 
+def _number(node: int | None) -> list[str]:
+    return [] if node is None else [str(node)]
+
+
 @contextlib.contextmanager
-def private_broker() -> Iterator[Broker]:
-    """A broker of our own, gone with its data afterwards, also when this process is killed."""
+def private_broker(
+    nodes: int = 1, *, tls: bool = False, management: bool = False, conf: Sequence[str] = ()
+) -> Iterator[Broker]:
+    """A broker of our own, gone with its data afterwards, also when this process is killed.
+
+    `conf`: lines of rabbitmq.conf.
+    """
     state = Path(tempfile.mkdtemp(prefix="de-broker-"))
+    options = ["--nodes", str(nodes), *["--tls"][:tls], *["--management"][:management]]
+    options += [f"--conf={line}" for line in conf]
+    # A broker that was given says nothing about this one.
+    surroundings = {key: value for key, value in os.environ.items() if not VARIABLES.fullmatch(f"{key}={value}")}
     try:
         with tempfile.TemporaryFile("w+") as errors:
             holder = subprocess.Popen(
-                [sys.executable, COMMAND, "run", "--", "sh", "-c", HOLDER],
-                env={**os.environ, "BROKER_STATE": str(state)},
+                [sys.executable, COMMAND, "run", *options, "--", "sh", "-c", HOLDER],
+                env={**surroundings, "BROKER_STATE": str(state)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -92,12 +179,14 @@ def private_broker() -> Iterator[Broker]:
                 assert holder.stdin is not None
                 assert holder.stdout is not None
                 try:
-                    url, name = (holder.stdout.readline().strip() for _ in range(2))
-                    if not name:
+                    told = iter(holder.stdout.readline, "\n")
+                    lines = [line.strip() for line in itertools.takewhile(bool, told)]
+                    variables = {match[1]: match[2] for match in map(VARIABLES.fullmatch, lines) if match}
+                    if "BROKER_NAME" not in variables:
                         holder.wait(10)
                         errors.seek(0)
                         raise RuntimeError(f"no broker for the tests: {errors.read().strip()}")
-                    yield Broker(url, name=name, state=state)
+                    yield Broker(variables["AMQP_URLS"], state=state, variables=variables)
                 finally:
                     holder.stdin.close()
                     try:
@@ -110,11 +199,15 @@ def private_broker() -> Iterator[Broker]:
 
 
 class Queues:
-    """A look into the queues of a broker. Every queue named here is deleted at the end of the test."""
+    """A look into the queues of a broker. Every queue named here is deleted at the end of the test.
+
+    Of a cluster: through the first of its nodes that answers.
+    """
 
     def __init__(self, url: str, prefix: str = "") -> None:
-        self._parameters = pika.URLParameters(url)
-        self._parameters.heartbeat = 0  # a test may be busy elsewhere for longer than any heartbeat
+        self._parameters = [pika.URLParameters(one) for one in url.split(",")]
+        for parameters in self._parameters:
+            parameters.heartbeat = 0  # a test may be busy elsewhere for longer than any heartbeat
         self._prefix = prefix or f"t{secrets.token_hex(2)}-"
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
@@ -292,6 +385,63 @@ def own_broker() -> Iterator[Broker]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Broker]:
+    """Three nodes, whole again before each test of the module. Whoever kills or pauses them is marked `owns_broker`."""
+    with _given_or_private("AMQP_URLS", nodes=3) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def tls_broker() -> Iterator[Broker]:
+    """A broker that speaks amqps too."""
+    with _given_or_private("AMQPS_URL", tls=True) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def managed_broker() -> Iterator[Broker]:
+    """A broker with the HTTP API."""
+    with _given_or_private("MANAGEMENT_URL", management=True) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def _given_or_private(variable: str, **options: Any) -> Iterator[Broker]:
+    if os.environ.get("AMQP_URL") and os.environ.get(variable):
+        url = os.environ["AMQP_URLS" if variable == "AMQP_URLS" else "AMQP_URL"]
+        yield Broker(url, variables=os.environ)
+        return
+    with private_broker(**options) as started:
+        yield started
+
+
+def owns_broker(fixtures: Container[str]) -> bool:
+    """Whether a test with these fixtures needs a broker of our own, as none that will do is given."""
+    asked = {variable for name, variable in GIVEN.items() if name in fixtures}
+    given = {variable for variable in asked if os.environ.get(variable)}
+    if "," not in os.environ.get("AMQP_URLS", ""):
+        given.discard("AMQP_URLS")  # one node is no cluster
+    return asked > given or any(name in fixtures for name in OWNED)
+
+
+@pytest.hookimpl(tryfirst=True)  # before those are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # Whoever asks for a broker to kill owns it, marked or not.
+        if owns_broker(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.owns_broker)
+
+
+@pytest.fixture(autouse=True)
+def whole_cluster(request: pytest.FixtureRequest) -> None:
+    """A test of a cluster finds all nodes up, whatever the one before did to them."""
+    if "cluster" in request.fixturenames:
+        cluster: Broker = request.getfixturevalue("cluster")
+        if cluster.owned:
+            cluster.bring_back()
+
+
 @pytest.fixture
 def queues(broker: Broker, unique: str) -> Iterator[Queues]:
     """The queues of `broker`."""
@@ -308,3 +458,13 @@ def own_queues(own_broker: Broker, unique: str) -> Iterator[Queues]:
     # The broker goes with its data, and the test may have left it dead.
     with contextlib.suppress(pika.exceptions.AMQPError):
         queues.abandon()
+
+
+@pytest.fixture
+def cluster_queues(cluster: Broker, unique: str) -> Iterator[Queues]:
+    """The queues of `cluster`."""
+    queues = Queues(cluster.url, unique)
+    yield queues
+    if cluster.owned:
+        cluster.bring_back()  # a queue without its majority cannot be deleted
+    queues.close()

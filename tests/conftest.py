@@ -36,10 +36,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        # Whoever asks for a broker to kill owns it, marked or not.
-        if {"own_broker", "own_queues"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.owns_broker)
     if not os.environ.get("AMQP_URL"):
         return
     owning = [item for item in items if item.get_closest_marker("owns_broker")]

@@ -1,59 +1,157 @@
-"""A wire between a client and the broker that can be counted, held up and cut."""
+"""A wire between a client and the broker that can be counted, held up, slowed down and cut."""
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
+
+
+class Way:
+    """One direction of a link. What is held up stays, in this order; so does the end."""
+
+    def __init__(self, source: socket.socket, target: socket.socket) -> None:
+        self.source = source
+        self.target = target
+        self.is_held = False
+        self.hold_at: bytes | None = None
+        self._under_way: deque[tuple[float, bytes]] = deque()  # with the time of arrival; b"" is the end
+
+    @property
+    def next_arrival(self) -> float | None:
+        """When something arrives (time.monotonic()); None: nothing does."""
+        return self._under_way[0][0] if self._under_way and not self.is_held else None
+
+    @property
+    def listens(self) -> bool:
+        return not self.is_held and not (self._under_way and not self._under_way[-1][1])
+
+    def read(self, delay: float) -> None:
+        data = self.source.recv(65536)
+        if self.hold_at is not None and self.hold_at in data:
+            self.is_held = True
+        self._under_way.append((time.monotonic() + delay, data))
+
+    def deliver(self) -> bool:
+        """Passes on what is due. False at the end."""
+        while (due := self.next_arrival) is not None and due <= time.monotonic():
+            _, data = self._under_way.popleft()
+            if not data:
+                return False
+            self.target.sendall(data)
+        return True
 
 
 class Link:
     """One client's connection."""
 
     def __init__(self, client: socket.socket, broker: socket.socket, delay: float = 0.0) -> None:
-        self._sockets = (client, broker)
-        self._up, self._down = threading.Event(), threading.Event()
+        self._client, self._broker = client, broker
+        self._up, self._down = Way(client, broker), Way(broker, client)
+        self._wake, self._bell = socket.socketpair()
+        self._end: str = ""
+        self._silent: socket.socket | None = None
         self.delay = delay
-        """Seconds that everything takes longer, each way."""
-        self.hold_down_at: bytes | None = None
+        """Seconds that everything takes longer, each way, from now on."""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def hold_down_at(self) -> bytes | None:
         """Holds up what goes to the client as soon as it contains this."""
-        self.let_go()
-        for source, target, gate in ((client, broker, self._up), (broker, client, self._down)):
-            threading.Thread(target=self._pump, args=(source, target, gate), daemon=True).start()
+        return self._down.hold_at
+
+    @hold_down_at.setter
+    def hold_down_at(self, mark: bytes | None) -> None:
+        self._down.hold_at = mark
 
     def hold(self, *, up: bool = False, down: bool = False) -> None:
-        """Pass nothing on to the broker (`up`) or to the client (`down`) from now on."""
-        if up:
-            self._up.clear()
-        if down:
-            self._down.clear()
+        """Pass nothing on to the broker (`up`) or to the client (`down`) from now on, neither bytes nor the end."""
+        self._up.is_held |= up
+        self._down.is_held |= down
+        self._ring()
 
     @property
     def is_held(self) -> bool:
-        return not (self._up.is_set() and self._down.is_set())
+        return self._up.is_held or self._down.is_held
 
     def let_go(self) -> None:
-        self._up.set()
-        self._down.set()
+        self._up.is_held = self._down.is_held = False
+        self._ring()
 
     def cut(self) -> None:
         """End it on both sides. What is held up is lost."""
-        for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        self._finish("cut")
 
-    def _pump(self, source: socket.socket, target: socket.socket, gate: threading.Event) -> None:
+    def reset(self) -> None:
+        """End it with a RST on both sides."""
+        self._finish("reset")
+
+    def forget_client(self) -> None:
+        """The broker sees a RST, the client nothing: half-open. `let_go`: its next byte is answered with a RST."""
+        self.hold(up=True, down=True)
+        self._silent = self._client
+        self._finish("half")
+
+    def forget_broker(self) -> None:
+        """The client sees a RST, the broker nothing. `let_go`: its next byte is answered with a RST."""
+        self.hold(up=True, down=True)
+        self._silent = self._broker
+        self._finish("half")
+
+    def _finish(self, how: str) -> None:
+        self._end = self._end or how
+        if self._end == "half" and how == "cut":
+            self._up.is_held = self._down.is_held = False
+        self._ring()
+        if how == "cut":
+            # Also out of a send that nobody reads.
+            for each in (self._client, self._broker):
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+        self._thread.join(1.0)
+
+    def _ring(self) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                time.sleep(self.delay)
-                if gate is self._down and self.hold_down_at is not None and self.hold_down_at in data:
-                    gate.clear()
-                gate.wait()
-                target.sendall(data)
-        self.cut()
+            self._bell.send(b"\0")
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self._end:
+                self._turn()
+        for each in (self._client, self._broker):
+            if each is not self._silent:
+                if self._end in ("reset", "half"):
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                each.close()
+        while self._silent is not None:
+            self._wake.recv(64)
+            if not self.is_held:
+                self._silent.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self._silent.close()
+                self._silent = None
+        self._wake.close()
+        self._bell.close()
+
+    def _turn(self) -> None:
+        ways = (self._up, self._down)
+        arrivals = [way.next_arrival for way in ways if way.next_arrival is not None]
+        wait = max(0.0, min(arrivals) - time.monotonic()) if arrivals else None
+        readable, _, _ = select.select([self._wake, *(way.source for way in ways if way.listens)], [], [], wait)
+        if self._wake in readable:
+            self._wake.recv(64)
+            return
+        for way in ways:
+            if way.source in readable:
+                way.read(self.delay)
+            if not way.deliver():
+                self._end = "cut"
 
 
 class Relay:
@@ -87,7 +185,12 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                link = Link(client, socket.create_connection(self._broker), self.delay)
+                try:
+                    broker = socket.create_connection(self._broker)
+                except OSError:
+                    client.close()
+                    continue
+                link = Link(client, broker, self.delay)
                 if self.deaf:
                     link.hold(up=True, down=True)
                 self.links.append(link)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
+
+from private_broker.problem import Problem
 
 
 class Process(TypedDict):
@@ -55,6 +58,24 @@ def marked(mark: str) -> list[Process]:
                 if mark.encode() in environment and runs(process):
                     found.append(process)
     return found
+
+
+def stands(process: Process) -> bool:
+    """Whether it is stopped by a signal (SIGSTOP)."""
+    return _stat(process["pid"])[:1] == ["T"]
+
+
+def kill_marked(mark: str, whose: str) -> None:
+    """SIGKILL to all that `marked` finds, until it finds none."""
+    left: list[Process] = []
+    for _ in range(10):  # a helper may have been forked while we looked
+        left = marked(mark)
+        if not left:
+            return
+        for process in left:
+            send(process, signal.SIGKILL)
+        wait_gone(left, 5)
+    raise Problem(f"processes of {whose} that do not die: {[process['pid'] for process in left]}")
 
 
 def _stat(pid: int) -> list[str]:

@@ -6,8 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from private_broker.docker import docker_answers
 from private_broker.problem import Problem
 
 IMAGE = "rabbitmq:4"
@@ -17,19 +20,39 @@ SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/lib/rabbitmq/bin
 SETUP = Path(__file__).resolve().parent.parent / "setup"
 
 
-def provide_server() -> Path | None:
-    """An installed RabbitMQ, installed now if need be; None: Docker has to do."""
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A RabbitMQ to run: a server's script and its home, or an image."""
+
+    version: str | None  # 3.10.8
+    server: str | None = None
+    home: str | None = None
+    root: str | None = None  # the userland that server and home are in
+    image: str | None = None
+
+    def __str__(self) -> str:
+        place = f"Docker ({self.image})" if self.image else f"{self.root or ''}{self.server}"
+        return f"RabbitMQ {self.version or 'of an unknown version'}, {place}"
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def provide_source(*, docker_will_do: bool = True) -> Source:
+    """An installed RabbitMQ, installed now if need be; else Docker has to do: one node, without TLS."""
     if server := find_server():
-        return server
+        return installed(server)
     reason = "no RabbitMQ is installed"
     if shutil.which("apt-get", path=SYSTEM_PATH):
         # Needs root, and says so when it cannot have it. Its words are progress: not for our standard output.
         subprocess.run([SETUP, "packages", "rabbitmq-server"], stdin=subprocess.DEVNULL, stdout=sys.stderr)
         if server := find_server():
-            return server
+            return installed(server)
         reason += " and it could not be installed (see above)"
-    if docker("info", "--format", "{{.ServerVersion}}", check=False):
-        return None
+    if docker_answers():
+        if docker_will_do:
+            return Source(version=None, image=IMAGE)
+        raise Problem(f"{reason}, and what Docker starts is one node without TLS")
     raise Problem(
         f"{reason}, and no Docker engine answers. One of these helps:\n"
         "  apt-get install rabbitmq-server      (Debian, Ubuntu; as root. 3.10 or newer)\n"
@@ -46,14 +69,13 @@ def find_server(known: tuple[str, ...] = SERVERS) -> Path | None:
     return next((Path(path) for path in (*known, *beside) if os.access(path, os.X_OK)), None)
 
 
-def docker(*args: str, check: bool = True) -> str:
-    """What docker prints; with check=False '' when it fails or is not there."""
-    try:
-        done = subprocess.run(["docker", *args], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        done = subprocess.CompletedProcess([], 127, "", str(error))
-    if done.returncode == 0:
-        return done.stdout.strip()
-    if check:
-        raise Problem(f"docker {args[0]} failed: {done.stderr.strip()}")
-    return ""
+def installed(server: Path) -> Source:
+    """The RabbitMQ that this script starts."""
+    home = server.resolve().parent.parent
+    return Source(version=version_of(home), server=str(server), home=str(home))
+
+
+def version_of(home: Path) -> str | None:
+    """By the name of the folder or archive of its core."""
+    core = next(iter([*home.glob("plugins/rabbit-*")]), None)
+    return core.name.removeprefix("rabbit-").removesuffix(".ez") if core else None

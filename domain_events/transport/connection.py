@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import random
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -13,10 +11,11 @@ from functools import partial
 import pika
 from pika.connection import Connection as AnyConnection
 
-from domain_events.errors import BrokerRefused, ConfigurationError, ConnectionFailed, SendError
+from domain_events.errors import ConfigurationError, ConnectionFailed, SendError
 from domain_events.settings import Broker
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import connection_problem
+from domain_events.transport.reaching import Reaching, cut, first_answer, hang_up, socket_of
 from domain_events.transport.tolerance import TolerantConnection
 from domain_events.version import __version__
 
@@ -30,6 +29,9 @@ if logging.getLogger("pika").level == logging.NOTSET:
 
 CLOSE_TIMEOUT = 3.0
 """Seconds to wait for the broker's goodbye."""
+
+LOOKS = 5
+"""How often it is looked, while nothing comes, before a connection is given up."""
 
 
 class Connection:
@@ -50,15 +52,14 @@ class Connection:
         unblocked: Callable[[], None] = lambda: None,
     ) -> None:
         self._io = io
-        self._brokers = brokers
         self._name = name
         self._opened = opened
         self._lost = lost
         self._unblocked = unblocked
-        self._left: list[Broker] = []
-        self._connection: pika.SelectConnection | None = None
+        self._reaching = Reaching(io, brokers, dial=self._dial, reached=self._on_reached, failed=lost)
+        self._connection: AnyConnection | None = None
         self._closed: Callable[[], None] | None = None
-        self._problems: list[SendError] = []
+        self._silence: ConnectionFailed | None = None
         self.blocked: str | None = None
         """Why the broker takes no events at the moment; None when it does."""
 
@@ -68,33 +69,22 @@ class Connection:
 
     def open(self) -> None:
         """Try the nodes once each, in random order."""
-        self._left = random.sample(self._brokers, len(self._brokers))
-        self._problems = []
-        self._try_next()
+        self._reaching.start()
 
     def close(self, closed: Callable[[], None]) -> None:
         """Say goodbye; `closed` is called when that is done, or could not be done in time."""
         self._closed = closed
-        connection = self._connection
-        if connection is None or connection.is_closed:
-            self._finish()
-            return
         self._io.later(CLOSE_TIMEOUT, self._finish)
-        if connection.is_open or _socket_of(connection) is None:
-            connection.close()
+        if self._connection is None:
+            self._reaching.cancel(self._finish)
+        elif self._connection.is_closed:
+            self._finish()
         else:
-            # pika 1.4 trips over its own close() in the middle of a login.
-            self.drop()
+            hang_up(self._connection)
 
     def drop(self) -> None:
-        """Cut the connection without a goodbye; `lost` follows if it was open.
-
-        As the network would cut it: pika's own abort() fails when nobody has asked it to close before.
-        """
-        sock = _socket_of(self._connection)
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        """Cut the connection without a goodbye; `lost` follows if it was open."""
+        cut(self._connection)
 
     def forget(self) -> None:
         """In a forked child: close our copy of the socket, without a word to the broker.
@@ -102,8 +92,10 @@ class Connection:
         The connection belongs to the parent. A goodbye, or a TLS shutdown, would end it there.
         """
         connection, self._connection = self._connection, None
-        sock = _socket_of(connection)
-        if sock is not None:
+        sockets = self._reaching.sockets()
+        if (sock := socket_of(connection)) is not None:
+            sockets.append(sock)
+        for sock in sockets:
             sock.close()
 
     def _finish(self) -> None:
@@ -113,45 +105,29 @@ class Connection:
             self._connection = None
             closed()
 
-    def _try_next(self) -> None:
-        broker = self._left.pop()
-        try:
-            parameters = connection_parameters(broker, self._name)
-        except ConfigurationError as error:
-            self._failed(broker, BrokerRefused(str(error)))
-            return
-        self._connection = TolerantConnection(
-            parameters,
-            on_open_callback=self._on_open,
-            on_open_error_callback=partial(self._on_open_error, broker),
+    def _dial(self, broker: Broker, patience: float) -> AnyConnection:
+        return TolerantConnection(
+            connection_parameters(broker, self._name, patience),
+            on_open_callback=self._reaching.opened,
+            on_open_error_callback=self._on_open_error,
             on_close_callback=partial(self._on_close, broker),
             custom_ioloop=self._io.loop,
         )
 
-    def _on_open(self, connection: AnyConnection) -> None:
-        if connection is not self._connection:
-            return
+    def _on_open_error(self, connection: AnyConnection, error: BaseException | str) -> None:
+        problem = error if isinstance(error, BaseException) else ConnectionFailed(error)
+        self._reaching.not_opened(connection, problem)
+
+    def _on_reached(self, connection: AnyConnection, broker: Broker) -> None:
+        self._connection = connection
+        self._silence = None
         self.blocked = None
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        heartbeat = connection.params.heartbeat
+        if isinstance(heartbeat, int) and heartbeat > 0:
+            self._watch(connection, broker, longest_silence(heartbeat), -1, 0)
         self._opened(connection)
-
-    def _on_open_error(self, broker: Broker, connection: AnyConnection, error: BaseException | str) -> None:
-        if connection is not self._connection and self._connection is not None:
-            return
-        problem = error if isinstance(error, BaseException) else ConnectionFailed(error)
-        self._failed(broker, connection_problem(problem, broker))
-
-    def _failed(self, broker: Broker, problem: SendError) -> None:
-        self._connection = None
-        self._problems.append(problem)
-        if self._closed is not None:
-            self._finish()
-        elif self._left:
-            self._try_next()
-        else:
-            refused = [problem for problem in self._problems if isinstance(problem, BrokerRefused)]
-            self._lost((refused or self._problems)[-1])
 
     def _on_close(self, broker: Broker, connection: AnyConnection, error: BaseException) -> None:
         if connection is not self._connection:
@@ -161,9 +137,24 @@ class Connection:
         if self._closed is not None:
             self._finish()
         else:
-            problem = connection_problem(error, broker)
+            problem = self._silence or connection_problem(error, broker)
             problem.__cause__ = error
             self._lost(problem)
+
+    def _watch(self, connection: AnyConnection, broker: Broker, longest: float, heard: int, silent: int) -> None:
+        """Pika looks only when a heartbeat and 5 s are over, so it takes up to twice that to see a line that is dead.
+
+        Looks are counted, not seconds: what came while this process was stopped is read before the next look.
+        """
+        if connection is not self._connection:
+            return
+        received: int = connection.bytes_received
+        silent = silent + 1 if received == heard else 0
+        if silent > LOOKS:
+            self._silence = ConnectionFailed(f"{broker} missed its heartbeats: nothing came for {longest:g} s")
+            self.drop()
+            return
+        self._io.later(longest / LOOKS, partial(self._watch, connection, broker, longest, received, silent))
 
     def _on_blocked(self, _connection: AnyConnection, frame: object) -> None:
         reason = getattr(getattr(frame, "method", None), "reason", "") or "no reason given"
@@ -174,14 +165,17 @@ class Connection:
         self._unblocked()
 
 
-def _socket_of(connection: object) -> socket.socket | None:
-    """None while there is no TCP connection (yet, or any more)."""
-    sock = getattr(getattr(connection, "_transport", None), "_sock", None)
-    return sock if isinstance(sock, socket.socket) else None
+def longest_silence(heartbeat: int) -> float:
+    """Seconds without a byte after which the broker is gone: it sends one each half `heartbeat`, and the line may be
+    late."""
+    return min(heartbeat + 5.0, heartbeat * 2.0)
 
 
-def connection_parameters(broker: Broker, name: str) -> pika.ConnectionParameters:
-    """What pika needs to know. Raises ConfigurationError when the TLS files cannot be read."""
+def connection_parameters(broker: Broker, name: str, patience: float) -> pika.ConnectionParameters:
+    """What pika needs to know. Raises ConfigurationError when the TLS files cannot be read.
+
+    `patience`: seconds for a whole login, at each address that the host's name has.
+    """
     return pika.ConnectionParameters(
         host=broker.host,
         port=broker.port,
@@ -189,8 +183,8 @@ def connection_parameters(broker: Broker, name: str) -> pika.ConnectionParameter
         credentials=pika.PlainCredentials(broker.user, broker.password),
         heartbeat=broker.heartbeat,
         connection_attempts=1,
-        socket_timeout=broker.connection_timeout,
-        stack_timeout=broker.connection_timeout,
+        socket_timeout=first_answer(patience),
+        stack_timeout=patience,
         ssl_options=_ssl_options(broker),
         client_properties={
             "connection_name": f"{name} {socket.gethostname()}",

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from functools import partial
-from queue import Empty, SimpleQueue
+from collections.abc import Callable
 
 from pika import exceptions
 from pika.channel import Channel
 from pika.connection import Connection as AnyConnection
 
-from domain_events.errors import ConnectionFailed
 from domain_events.registration import Registration
-from domain_events.settings import Broker
-from domain_events.transport.connection import CLOSE_TIMEOUT, Connection
-from domain_events.transport.io_thread import IOThread
-from domain_events.transport.problems import channel_problem
-from domain_events.transport.script import Script, Step, Steps
+from domain_events.transport.script import Step, Steps
 from domain_events.transport.topology import EXCHANGE_TYPE, Queue, dead_letter_queue, main_queue
 
 
@@ -66,40 +58,3 @@ def declare_receiver(open_another: Callable[[], Step], channel: Channel, registr
             registration.name, registration.exchange, routing_key=key, callback=done
         )
     return channel
-
-
-def declare_topology(registrations: Sequence[Registration], brokers: Sequence[Broker], timeout: float) -> None:
-    """Declare all of them and wait until that is done. For threads that have no I/O loop.
-
-    Raises TopologyMismatch, BrokerRefused, or ConnectionFailed after `timeout` seconds.
-    """
-    answer: SimpleQueue[BaseException | None] = SimpleQueue()
-    io = IOThread("de-declare", answer.put)
-    script: list[Script[None]] = []
-
-    def closed(_channel: Channel, error: Exception) -> None:
-        script[0].throw(error)
-
-    def steps(amqp: AnyConnection) -> Steps[None]:
-        for registration in registrations:
-            another = partial(open_channel, amqp, closed)
-            channel: Channel = yield another()
-            yield from declare_receiver(another, channel, registration)
-
-    def opened(amqp: AnyConnection) -> None:
-        script.append(Script(steps(amqp), done=answer.put, failed=lambda error: answer.put(channel_problem(error))))
-        script[0].start()
-
-    connection = Connection(io, brokers, name="declare", opened=opened, lost=answer.put)
-    io.call(connection.open)
-    io.start()
-    try:
-        error = answer.get(timeout=timeout)
-    except Empty:
-        error = ConnectionFailed(f"the broker did not answer within {timeout:g} s")
-    left = threading.Event()
-    io.call(lambda: connection.close(left.set))
-    left.wait(CLOSE_TIMEOUT + 1.0)
-    io.stop()
-    if error is not None:
-        raise error

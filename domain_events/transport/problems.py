@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import ssl
 from typing import TypeGuard
 
@@ -70,16 +69,19 @@ def channel_problem(error: BaseException) -> BrokerError:
 
 
 def _mismatch(found: re.Match[str]) -> TopologyMismatch:
-    kind, name = found["kind"], found["name"]
-    return TopologyMismatch(
-        f"{kind} {name!r} exists with another {found['argument']!r}: "
-        f"asked for {_plain(found['received'])}, there is {_plain(found['current'])}. "
-        f"Ask for what is there, or drain it and delete it: rabbitmqctl delete_queue {shlex.quote(name)}"
+    kind, name, argument = found["kind"], found["name"], found["argument"]
+    there, wanted = _plain(found["current"]), _plain(found["received"])
+    way_out = (
+        "`domain-events topology plan MODULE` shows all that differs, `domain-events topology apply MODULE` makes it anew "
+        "without losing an event"
         if kind == "queue"
-        else f"exchange {name!r} exists with another {found['argument']!r}: "
-        f"asked for {_plain(found['received'])}, there is {_plain(found['current'])}. "
-        f"Use another exchange, or delete this one when nobody uses it any more"
+        else "Use another exchange, or delete this one when nobody uses it any more"
     )
+    problem = TopologyMismatch(
+        f"{kind} {name!r} exists with another {argument!r}: asked for {wanted}, there is {there}. {way_out}"
+    )
+    problem.argument, problem.there, problem.wanted = argument, there, wanted
+    return problem
 
 
 def _plain(value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from domain_events.policy import LONGEST_DELAY
@@ -23,6 +23,9 @@ EXPIRY_OF_PASSING_QUEUES = 60_000
 SETTLING_TIME = 1.0
 """Seconds until a new quorum queue survives a SIGKILL of its broker. Seen on 3.10, 4.0 and 4.3: one that was declared
 less than half a second before is gone afterwards, with all confirmed events in it. See docs/decisions/0003."""
+
+MOVING = ":retry:moving"
+"""At the end of the name of a queue that holds the events of another while that is made anew."""
 
 _LONGEST_TTL = int(LONGEST_DELAY * 1000)
 
@@ -85,6 +88,27 @@ def retry_delay(seconds: float) -> int:
     exact = math.ceil(seconds * 1000 - 1e-6)
     unit = int("1".ljust(len(str(exact)) - 1, "0"))
     return min(-(-exact // unit) * unit, _LONGEST_TTL)
+
+
+def retry_delays() -> Iterator[int]:
+    """Every delay that a retry queue may have, milliseconds, ascending."""
+    yield from range(1, 100)
+    unit = 10
+    while (first := 10 * unit) <= _LONGEST_TTL:
+        yield from range(first, min(10 * first, _LONGEST_TTL + 1), unit)
+        unit *= 10
+    yield _LONGEST_TTL
+
+
+def retry_queue_delay(receiver: str, name: str) -> int | None:
+    """The delay of this retry queue of `receiver`, milliseconds; None when it is none."""
+    head, _, delay = name.rpartition(":retry:")
+    return int(delay) if head == receiver and delay.isascii() and delay.isdigit() else None
+
+
+def transit_queue(queue: Queue) -> Queue:
+    """Where the events of `queue` are while it is made anew. No receiver can have this name."""
+    return Queue(queue.name + MOVING, {"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED})
 
 
 def _handed_on_safely_to(queue: str) -> dict[str, str | int]:

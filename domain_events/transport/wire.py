@@ -168,6 +168,12 @@ def dead_letter_properties(
     return _copied(properties, {name: value for name, value in notes.items() if value is not None})
 
 
+def moved_properties(properties: BasicProperties, routing_key: str) -> BasicProperties:
+    """The properties of an event that goes on in another queue, no retry more: everything of the original."""
+    progress = read_progress(routing_key, properties.headers)
+    return _copied(properties, {ROUTING_KEY: progress.routing_key})
+
+
 def shorten(text: str, longest: int) -> str:
     """At most `longest` characters of `text`, from both ends; printable as UTF-8."""
     text = text.encode("utf-8", "backslashreplace").decode()

@@ -110,27 +110,38 @@ def test_without_a_server_docker_has_to_do(
 ) -> None:
     # A docker that writes down what is said to it; what answers on the port is the broker of the session.
     said = tmp_path / "said"
-    (tmp_path / "docker").write_text(f'#!/bin/sh\necho "$*" >> {said}\n[ "$1" != inspect ] || echo true\n')
+    (tmp_path / "docker").write_text(f'#!/bin/sh\necho "$*" >> {said}\n[ "$1" != inspect ] || echo running\n')
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    port = pika.URLParameters(broker.url).port
-    started = room("node").Broker("d")
-    started.folder.mkdir(parents=True)
-    started.save(port=port)
-    started.install(None)
+    port = pika.URLParameters(broker.urls[0]).port
+
+    class Given:
+        def take(self, port: int) -> int:
+            return port
+
+        def pick(self) -> int:
+            return port
+
+    started = room("cluster").Broker("d")
+    started.folder.parent.mkdir(exist_ok=True)
+    started.plan(Given(), port, nodes=1, tls=False, management=False, conf=[("heartbeat", "5")])
+    started.install(room("source").Source(version=None, image="rabbitmq:4"))
     started.boot()
-    assert started.running
+    [node] = started.nodes
+    assert node.state == "running"
     started.kill()
     started.boot()
-    assert started.ctl(["status"]) == 0
+    assert node.tool(["status"]) == 0
     started.remove()
     assert not started.folder.exists()
     container = started.record["container"]
     assert container.startswith("domain-events-d-")
+    conf = started.folder / "rabbitmq.conf"
     assert said.read_text().splitlines() == [
         f"create --name {container} --hostname broker --publish 127.0.0.1:{port}:5672 rabbitmq:4",
+        f"cp {conf} {container}:/etc/rabbitmq/conf.d/90-broker.conf",
         f"start {container}",
-        f"inspect --format {{{{.State.Running}}}} {container}",
+        f"inspect --format {{{{.State.Status}}}} {container}",
         f"kill {container}",
         f"start {container}",
         f"exec {container} rabbitmqctl status",
@@ -181,7 +192,7 @@ def test_a_broker_falls_comes_back_with_its_data_and_leaves_nothing(state: Path,
         assert "one exists already" in command("start", "--name", "one").stderr
         [info] = json.loads(command("status", "--json").stdout)
         assert (info["name"], info["url"], info["running"]) == ("one", url, True)
-        assert info["env"] == {"AMQP_URL": url, "BROKER_NAME": "one"}
+        assert info["env"] == {"AMQP_URL": url, "AMQP_URLS": url, "BROKER_NAME": "one"}
 
         queues = Queues(url)
         queue = queues.declare_watch("#", durable=True)

@@ -1,0 +1,242 @@
+"""What `topology apply` does. Each step leaves every event in some queue, and can be done again after an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pika import spec
+from pika.channel import Channel
+
+from domain_events.errors import BrokerError, TopologyMismatch
+from domain_events.registration import Registration
+from domain_events.transport.declaring import declare_exchange, declare_queue
+from domain_events.transport.io_thread import IOThread
+from domain_events.transport.migration.looking import FoundQueue, FoundReceiver, count
+from domain_events.transport.migration.management import Binding, Listing
+from domain_events.transport.migration.moving import move, move_and_delete
+from domain_events.transport.migration.planning import missing_keys, stale_bindings
+from domain_events.transport.publisher import Publisher
+from domain_events.transport.script import Step, Steps
+from domain_events.transport.session import Another
+from domain_events.transport.topology import (
+    SETTLING_TIME,
+    Queue,
+    dead_letter_queue,
+    dead_letter_queue_name,
+    retry_queue,
+    transit_queue,
+)
+
+QUIET_RETRY_QUEUE = 0.5
+"""Seconds without an event after which a retry queue is empty: its receiver stands still, so nobody publishes to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the steps work with."""
+
+    io: IOThread
+    publisher: Publisher
+    another: Another
+
+
+def declare_missing(tools: Tools, found: FoundReceiver) -> Steps[list[str]]:
+    """Exchange and queues. Returns what was done, for people, as all steps here do."""
+    if found.exchange_problem is not None:
+        raise TopologyMismatch(found.exchange_problem)
+    done = []
+    channel: Channel = yield tools.another()
+    if not found.exchange_exists:
+        channel = yield from declare_exchange(tools.another, channel, found.registration.exchange)
+        done.append(f"declared exchange {found.registration.exchange}")
+    # The main queue first: see declare_receiver.
+    for queue in (found.main, found.dead):
+        if queue is not None and not queue.exists and queue.in_transit is None:
+            yield from declare_queue(channel, queue.queue)
+            done.append(f"declared queue {queue.name}")
+    channel.close()
+    return done
+
+
+def bind(tools: Tools, found: FoundReceiver, listing: Listing | None) -> Steps[list[str]]:
+    """All keys that are asked for, then no others. Without a listing nobody knows the others."""
+    registration = found.registration
+    channel: Channel = yield tools.another()
+    yield from _bind_all(channel, registration.name, registration.exchange, registration.binding_keys)
+    done = []
+    if listing is not None:
+        done += [f"bound {registration.name} to {key}" for key in missing_keys(found, listing)]
+        stale = [binding.key for binding in stale_bindings(found, listing)]
+        yield from _unbind_all(channel, registration.name, registration.exchange, stale)
+        done += [f"unbound {registration.name} from {key}" for key in stale]
+    channel.close()
+    return done
+
+
+def migrate(tools: Tools, found: FoundReceiver, listing: Listing | None) -> Steps[list[str]]:
+    """Make its queues anew that have other arguments, and finish what was interrupted. Nobody may consume."""
+    todo = [queue for queue in found.queues if queue.mismatches or queue.in_transit is not None]
+    if not todo:
+        return []
+    _refuse_when_running(found)
+    done = []
+    main_changes = found.main in todo
+    # What a retry queue gives back in the moment in which the main queue is deleted may be lost (seen with RabbitMQ
+    # 4.0): while that is made anew, they hold nothing.
+    aside = [queue for queue in found.retries if queue in todo or (main_changes and queue.messages)]
+    yield from _declare_aged(tools, [transit_queue(queue.queue) for queue in aside])
+    for queue in aside:
+        if queue.exists:
+            transit = transit_queue(queue.queue).name
+            step = move_and_delete if queue.mismatches else move
+            yield from step(tools.io, tools.publisher, tools.another, queue.name, transit, quiet=QUIET_RETRY_QUEUE)
+    for each in (found.main, found.dead):
+        if each is not None and each in todo:
+            keys = _keys(found, listing) if each is found.main else ()
+            moved = yield from _make_anew(tools, each, found.registration, keys)
+            done.append(f"made queue {each.name} anew; {moved} events moved")
+    if aside:
+        yield from _declare_aged(tools, [queue.queue for queue in aside])
+        moved = 0
+        for queue in aside:
+            moved += yield from move_and_delete(
+                tools.io,
+                tools.publisher,
+                tools.another,
+                transit_queue(queue.queue).name,
+                queue.name,
+                quiet=QUIET_RETRY_QUEUE,
+            )
+        done.append(f"set aside and put back {moved} events that wait for a retry; their delays begin anew")
+    return done
+
+
+def rename(
+    tools: Tools, old: str, new: Registration, delays: Sequence[int], old_keys: Iterable[str]
+) -> Steps[list[str]]:
+    """Everything of the receiver `old` becomes that of `new`, whose queues are there.
+
+    `delays`: of the retry queues of `old`, which are left empty. `old_keys`: its bindings, as far as they are known.
+    """
+    counts = yield from count(tools.another, old)
+    if counts is not None and counts[1]:
+        raise _running(old, counts[1])
+    steps = partial(move, tools.io, tools.publisher, tools.another)
+    channel: Channel = yield tools.another()
+    if counts is not None:
+        yield from _unbind_all(channel, old, new.exchange, {*old_keys, *new.binding_keys})
+    yield from _declare_aged(tools, [retry_queue(new.name, delay) for delay in delays])
+    done = []
+    waiting = 0
+    for delay in delays:
+        waiting += yield from steps(
+            retry_queue(old, delay).name, retry_queue(new.name, delay).name, quiet=QUIET_RETRY_QUEUE
+        )
+    if waiting:
+        done.append(f"moved {waiting} events that wait for a retry; their delays begin anew")
+    if counts is not None:
+        moved = yield from move_and_delete(tools.io, tools.publisher, tools.another, old, new.name)
+        done.append(f"moved {moved} events from {old} to {new.name}, and deleted {old}")
+    dead = yield from count(tools.another, dead_letter_queue_name(old))
+    if dead is not None:
+        yield from _declare_aged(tools, [dead_letter_queue(new.name)])
+        moved = yield from move_and_delete(
+            tools.io, tools.publisher, tools.another, dead_letter_queue_name(old), dead_letter_queue_name(new.name)
+        )
+        done.append(f"moved {moved} dead letters from {old} to {new.name}")
+    return done
+
+
+def unbind(tools: Tools, bindings: Iterable[Binding]) -> Steps[list[str]]:
+    channel: Channel = yield tools.another()
+    done = []
+    for binding in bindings:
+        yield from _unbind_all(channel, binding.queue, binding.exchange, [binding.key])
+        done.append(f"unbound {binding.queue} from {binding.key}")
+    channel.close()
+    return done
+
+
+def delete_empty(tools: Tools, names: Iterable[str]) -> Steps[list[str]]:
+    """Those that have no ready event and no consumer. What they may hold besides, the caller knows."""
+    done = []
+    for name in names:
+        counts = yield from count(tools.another, name)
+        if counts == (0, 0):
+            channel: Channel = yield tools.another()
+            # A quorum queue tells its count late; this asks the queue itself.
+            method = yield partial(_get, channel, name)
+            if method is None:
+                yield lambda done, name=name, channel=channel: channel.queue_delete(name, callback=done)  # type: ignore[misc]
+                done.append(f"deleted queue {name}")
+            channel.close()  # an event that was there goes back
+    return done
+
+
+def _get(channel: Channel, name: str, done: Callable[[Any], None]) -> None:
+    """A step: answers with the method of the event that was there, or None."""
+    channel.add_callback(lambda _frame: done(None), [spec.Basic.GetEmpty], one_shot=True)
+    channel.basic_get(name, callback=lambda _channel, method, _properties, _body: done(method))
+
+
+def _make_anew(tools: Tools, found: FoundQueue, registration: Registration, keys: Iterable[str]) -> Steps[int]:
+    """Through another queue, which gets what comes meanwhile. `keys`: all by which it is bound."""
+    queue, transit = found.queue, transit_queue(found.queue)
+    exchange, wanted = registration.exchange, registration.binding_keys if keys else ()
+    channel: Channel = yield tools.another()
+    yield from _declare_aged(tools, [transit])
+    # From here on every event is in one of the two, or in both.
+    yield from _bind_all(channel, transit.name, exchange, wanted)
+    if found.mismatches:
+        yield from _unbind_all(channel, queue.name, exchange, keys)
+        yield from move_and_delete(tools.io, tools.publisher, tools.another, queue.name, transit.name)
+    yield from _declare_aged(tools, [queue])
+    yield from _bind_all(channel, queue.name, exchange, wanted)
+    yield from _unbind_all(channel, transit.name, exchange, wanted)
+    channel.close()
+    return (yield from move_and_delete(tools.io, tools.publisher, tools.another, transit.name, queue.name))
+
+
+def _keys(found: FoundReceiver, listing: Listing | None) -> set[str]:
+    known = [binding.key for binding in stale_bindings(found, listing)] if listing is not None else []
+    return {*found.registration.binding_keys, *known}
+
+
+def _refuse_when_running(found: FoundReceiver) -> None:
+    if found.main.consumers:
+        raise _running(found.name, found.main.consumers)
+
+
+def _running(receiver: str, consumers: int) -> BrokerError:
+    return BrokerError(
+        f"receiver {receiver!r} is running ({consumers} consumer{'s' if consumers > 1 else ''}): stop it first, with "
+        f"`domain-events scale {receiver}=0` or its supervisor, then do this again"
+    )
+
+
+def _declare_aged(tools: Tools, queues: Sequence[Queue]) -> Steps[None]:
+    """And wait until they survive a crash of the broker."""
+    if queues:
+        channel: Channel = yield tools.another()
+        for queue in queues:
+            yield from declare_queue(channel, queue)
+        channel.close()
+        yield lambda done: tools.io.later(SETTLING_TIME, partial(done, None))
+
+
+def _bind_all(channel: Channel, queue: str, exchange: str, keys: Iterable[str]) -> Steps[None]:
+    for step in _each(partial(channel.queue_bind, queue, exchange), keys):
+        yield step
+
+
+def _unbind_all(channel: Channel, queue: str, exchange: str, keys: Iterable[str]) -> Steps[None]:
+    for step in _each(partial(channel.queue_unbind, queue, exchange), keys):
+        yield step
+
+
+def _each(request: Any, keys: Iterable[str]) -> Iterator[Step]:
+    for key in keys:
+        yield lambda done, key=key: request(routing_key=key, callback=done)  # type: ignore[misc]

@@ -1,0 +1,155 @@
+"""Moves events from a queue to the end of another: copy, confirm, ack. Interrupted anywhere it leaves a duplicate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pika import BasicProperties
+from pika.channel import Channel
+
+from domain_events.errors import BrokerError, SendError
+from domain_events.transport.io_thread import IOThread
+from domain_events.transport.publication import Publication
+from domain_events.transport.publisher import Publisher
+from domain_events.transport.script import Step, Steps
+from domain_events.transport.session import Another
+from domain_events.transport.wire import moved_properties
+
+PREFETCH = 50
+"""Enough to keep the broker's group commit busy, few enough for large events to fit into memory."""
+
+QUIET = 2.0
+"""Seconds without an event, after which a queue that nobody publishes to counts as empty. What was routed before its
+bindings went may still be on its way between two nodes."""
+
+SLOWEST_CANCEL = 5.0
+"""Seconds to wait for the broker to say that the consumer of a deleted queue has ended."""
+
+
+class Move:
+    """Consumes from `source` until it is told otherwise. Belongs into the I/O thread."""
+
+    def __init__(self, io: IOThread, publisher: Publisher, channel: Channel, source: str, target: str) -> None:
+        self.moved = 0
+        self._io = io
+        self._publisher = publisher
+        self._channel = channel
+        self._source = source
+        self._target = target
+        self._unconfirmed = 0
+        self._problem: BrokerError | None = None
+        self._told: Callable[[BrokerError | None], None] | None = None
+        self._quiet = 0.0
+        self._timer: object | None = None
+        self._cancelled = False
+        self._consumer_tag = ""
+
+    def start(self, done: Callable[[Any], None]) -> None:
+        self._channel.add_on_cancel_callback(self._on_cancelled)
+        self._consumer_tag = self._channel.basic_consume(self._source, self._on_message, callback=done)
+
+    def until_quiet(self, quiet: float, done: Callable[[BrokerError | None], None]) -> None:
+        """A step: answers when nothing has come for `quiet` seconds and all is confirmed, or with what went wrong."""
+        self._told = done
+        self._quiet = quiet
+        self._watch()
+
+    def until_cancelled(self, done: Callable[[BrokerError | None], None]) -> None:
+        """A step, when the queue is deleted: answers when the broker has said so and all is confirmed."""
+        self._told = done
+        self._quiet = 0.0 if self._cancelled else SLOWEST_CANCEL
+        self._watch()
+
+    def stop(self, done: Callable[[Any], None]) -> None:
+        self._channel.basic_cancel(self._consumer_tag, callback=done)
+
+    def _on_message(self, _channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
+        self._unconfirmed += 1
+        self._watch()
+        self._publisher.submit(
+            Publication(
+                exchange="",
+                routing_key=self._target,
+                properties=moved_properties(properties, method.routing_key),
+                body=body,
+                mandatory=True,
+                done=partial(self._on_confirmed, method.delivery_tag),
+            )
+        )
+
+    def _on_confirmed(self, tag: int, error: BrokerError | None) -> None:
+        self._unconfirmed -= 1
+        if error is None:
+            self.moved += 1
+            if self._channel.is_open:
+                self._channel.basic_ack(tag)
+        else:
+            self._problem = self._problem or SendError(f"cannot move events from {self._source}: {error}")
+        self._watch()
+
+    def _on_cancelled(self, _frame: object) -> None:
+        self._cancelled = True
+        self._quiet = 0.0
+        self._watch()
+
+    def _watch(self) -> None:
+        """Every event begins the silence anew."""
+        if self._timer is not None:
+            self._io.cancel(self._timer)
+            self._timer = None
+        if self._told is not None and (self._problem is not None or not self._unconfirmed):
+            self._timer = self._io.later(0.0 if self._problem else self._quiet, self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        told, self._told = self._told, None
+        if told is not None:
+            told(self._problem)
+
+
+def move(
+    io: IOThread, publisher: Publisher, another: Another, source: str, target: str, quiet: float = QUIET
+) -> Steps[int]:
+    """Everything in `source`, also what comes meanwhile. Returns how many events."""
+    mover = yield from _moving(io, publisher, another, source, target, quiet)
+    yield mover.stop
+    return mover.moved
+
+
+def move_and_delete(
+    io: IOThread, publisher: Publisher, another: Another, source: str, target: str, quiet: float = QUIET
+) -> Steps[int]:
+    """Everything in `source`, which is deleted then: nothing may publish to it any more.
+
+    RabbitMQ (3.10, 4.0, 4.3) confirms an event that reaches a queue in the moment of its deletion, and drops it.
+    """
+    mover = yield from _moving(io, publisher, another, source, target, quiet)
+    other: Channel = yield another()
+    answer: Any = yield lambda done: other.queue_declare(source, passive=True, callback=done)
+    if answer.method.consumer_count > 1:
+        raise BrokerError(
+            f"somebody has begun to consume from {source}; stop its receiver (`domain-events scale NAME=0`, or the "
+            f"supervisor), then do this again"
+        )
+    yield lambda done: other.queue_delete(source, callback=done)
+    yield from _until(mover.until_cancelled)
+    return mover.moved
+
+
+def _moving(
+    io: IOThread, publisher: Publisher, another: Another, source: str, target: str, quiet: float
+) -> Steps[Move]:
+    channel: Channel = yield another()
+    yield lambda done: channel.basic_qos(prefetch_count=PREFETCH, callback=done)
+    mover = Move(io, publisher, channel, source, target)
+    yield mover.start
+    yield from _until(partial(mover.until_quiet, quiet))
+    return mover
+
+
+def _until(step: Step) -> Steps[None]:
+    problem: BrokerError | None = yield step
+    if problem is not None:
+        raise problem

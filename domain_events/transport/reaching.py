@@ -1,0 +1,176 @@
+"""Finds a node that answers; a silent one holds up the others for a moment only."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pika.connection import Connection as AnyConnection
+
+from domain_events.errors import BrokerRefused, ConfigurationError, SendError
+from domain_events.settings import Broker
+from domain_events.transport.io_thread import IOThread
+from domain_events.transport.problems import connection_problem
+
+HEAD_START = 3.0
+"""Seconds that a node has for itself before the next one is tried besides. A login takes milliseconds next door and
+less than a second around the world; a node that is paused, or behind a cut line, takes TCP connections and says
+nothing, and would hold up the others for its whole `connection_timeout`."""
+
+MOST_PATIENCE = 60.0
+"""Seconds for one login, at most, in the end. Where nothing but silence was met, the next round has twice the time: a
+login is four round trips, which take more than any fixed time on a line that is slow enough."""
+
+Dial = Callable[[Broker, float], AnyConnection]
+"""Begins a login that may take so many seconds; raises ConfigurationError when it cannot even begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Login:
+    broker: Broker
+    began: float
+
+
+class Reaching:
+    """Tries each node once, in random order. Belongs into the I/O thread.
+
+    `start()` ends in `reached(connection, broker)` or `failed(error)`, unless `cancel()` is called. Pika's callbacks
+    lead to `opened` and `not_opened`.
+    """
+
+    def __init__(
+        self,
+        io: IOThread,
+        brokers: Sequence[Broker],
+        *,
+        dial: Dial,
+        reached: Callable[[AnyConnection, Broker], None],
+        failed: Callable[[SendError], None],
+    ) -> None:
+        self._io = io
+        self._brokers = brokers
+        self._dial = dial
+        self._reached = reached
+        self._failed = failed
+        self._left: list[Broker] = []
+        self._logins: dict[AnyConnection, _Login] = {}
+        self._given_up: set[AnyConnection] = set()  # until pika has told their end
+        self._problems: list[SendError] = []
+        self._next: object | None = None
+        self._silent_rounds = 0
+        self._was_silent = False
+        self._ended: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        self._left = random.sample(self._brokers, len(self._brokers))
+        self._problems = []
+        self._was_silent = True
+        self._try_next()
+
+    def cancel(self, ended: Callable[[], None]) -> None:
+        """Give up; `ended` is called once when nothing is left of it."""
+        self._ended = ended
+        self._give_up_all()
+        self._say_ended()
+
+    def sockets(self) -> list[socket.socket]:
+        """Those of logins that are under way."""
+        found = map(socket_of, [*self._logins, *self._given_up])
+        return [each for each in found if each is not None]
+
+    def opened(self, connection: AnyConnection) -> None:
+        login = self._logins.pop(connection, None)
+        if login is None:  # another one was quicker
+            self._given_up.discard(connection)
+            connection.close()
+            self._say_ended()
+            return
+        self._give_up_all()
+        self._silent_rounds = 0
+        self._reached(connection, login.broker)
+
+    def not_opened(self, connection: AnyConnection, problem: BaseException) -> None:
+        login = self._logins.pop(connection, None)
+        if login is None:
+            self._given_up.discard(connection)
+            self._say_ended()
+            return
+        self._was_silent &= time.monotonic() - login.began >= 0.9 * first_answer(self._patience(login.broker))
+        self._note(connection_problem(problem, login.broker))
+
+    def _patience(self, broker: Broker) -> float:
+        base = broker.connection_timeout
+        return max(base, min(base * 2**self._silent_rounds, MOST_PATIENCE))
+
+    def _try_next(self) -> None:
+        self._next = None
+        broker = self._left.pop()
+        try:
+            connection = self._dial(broker, self._patience(broker))
+        except ConfigurationError as error:
+            self._was_silent = False
+            self._note(BrokerRefused(str(error)))
+            return
+        self._logins[connection] = _Login(broker, time.monotonic())
+        if self._left:
+            self._next = self._io.later(HEAD_START, self._try_next)
+
+    def _note(self, problem: SendError) -> None:
+        self._problems.append(problem)
+        if self._left:
+            self._forget_timer()
+            self._try_next()
+        elif not self._logins:
+            self._silent_rounds = min(self._silent_rounds + 1, 10) if self._was_silent else 0
+            refused = [problem for problem in self._problems if isinstance(problem, BrokerRefused)]
+            self._failed((refused or self._problems)[-1])
+
+    def _give_up_all(self) -> None:
+        self._forget_timer()
+        self._left = []
+        logins, self._logins = self._logins, {}
+        self._given_up.update(logins)
+        for connection in logins:
+            hang_up(connection)
+
+    def _forget_timer(self) -> None:
+        if self._next is not None:
+            self._io.cancel(self._next)
+            self._next = None
+
+    def _say_ended(self) -> None:
+        if self._ended is not None and not self._given_up:
+            ended, self._ended = self._ended, None
+            ended()
+
+
+def first_answer(patience: float) -> float:
+    """Seconds for the TCP connection alone, of those for a whole login: a name may have several addresses, of which
+    one is dead."""
+    return min(patience, max(HEAD_START, patience / 3))
+
+
+def hang_up(connection: AnyConnection) -> None:
+    """Ends a connection in any state. pika trips over its own close() in the middle of a login, and over abort()."""
+    if connection.is_open or socket_of(connection) is None:
+        connection.close()
+    else:
+        cut(connection)
+
+
+def cut(connection: AnyConnection | None) -> None:
+    """As the network would cut it: pika hears of it, and tells its callbacks."""
+    sock = socket_of(connection)
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+def socket_of(connection: AnyConnection | None) -> socket.socket | None:
+    """None while there is no TCP connection (yet, or any more)."""
+    sock = getattr(getattr(connection, "_transport", None), "_sock", None)
+    return sock if isinstance(sock, socket.socket) else None
