@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from private_broker.login import LOOPBACK, listens
 from private_broker.node import Node, spawn, tail
 from private_broker.ports import Ports
 from private_broker.problem import Problem
-from private_broker.processes import kill_marked, runs, send
+from private_broker.processes import kill_marked, runs
 from private_broker.source import Source
 
 READY_TIMEOUT = 120.0  # seconds; a start takes two to eight, more on a machine under load
@@ -163,12 +162,11 @@ class Broker:
 
     def kill(self) -> None:
         """SIGKILL to all nodes and all that belongs to them, at once."""
-        for node in self.nodes:
-            if isinstance(node, Node):
-                send(self.record["nodes"][node.number - 1].get("process"), signal.SIGKILL)
-        for node in self.nodes:
-            node.kill()
-        kill_marked(broker_mark(self.folder), self.name)
+        if self.record.get("container"):
+            for node in self.nodes:
+                node.kill()
+        else:
+            kill_marked(broker_mark(self.folder), self.name)
 
     def remove(self) -> None:
         """Ends it, with its data. There is nothing to save, so it is not asked."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from private_broker import tls
 from private_broker.login import LOOPBACK
-from private_broker.source import SYSTEM_PATH
+from private_broker.problem import SYSTEM_PATH
 from private_broker.userland import MOUNTED
 
 CORE = ("rabbit", "rabbitmq_prelaunch")

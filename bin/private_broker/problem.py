@@ -1,8 +1,12 @@
-"""How the command speaks to its user."""
+"""How the command speaks to its user, and what it takes from its surroundings."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SETUP = Path(__file__).resolve().parent.parent / "setup"
 
 
 class Problem(Exception):

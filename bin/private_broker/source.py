@@ -1,4 +1,4 @@
-"""Where a RabbitMQ comes from: installed, installed now, or Docker."""
+"""Where a RabbitMQ comes from: installed, installed now, Docker, or another Debian suite."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from private_broker.docker import docker_answers
-from private_broker.problem import Problem
+from private_broker.docker import docker, docker_answers
+from private_broker.problem import SETUP, SYSTEM_PATH, Problem, say
+from private_broker.userland import host_suite, provide_userland, rabbitmq_home
 
 IMAGE = "rabbitmq:4"
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# The Debian suites that carry these versions; sid moves.
+SUITES = {"3.10": "bookworm", "4.0": "trixie", "4.3": "sid"}
 # The packages' commands in PATH are wrappers that change to the user and folders of the system's broker.
 SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/lib/rabbitmq/bin/rabbitmq-server")
-SETUP = Path(__file__).resolve().parent.parent / "setup"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,27 +39,60 @@ class Source:
         return asdict(self)
 
 
-def provide_source(*, docker_will_do: bool = True) -> Source:
-    """An installed RabbitMQ, installed now if need be; else Docker has to do: one node, without TLS."""
-    if server := find_server():
-        return installed(server)
-    reason = "no RabbitMQ is installed"
-    if shutil.which("apt-get", path=SYSTEM_PATH):
-        # Needs root, and says so when it cannot have it. Its words are progress: not for our standard output.
-        subprocess.run([SETUP, "packages", "rabbitmq-server"], stdin=subprocess.DEVNULL, stdout=sys.stderr)
-        if server := find_server():
-            return installed(server)
-        reason += " and it could not be installed (see above)"
-    if docker_answers():
-        if docker_will_do:
-            return Source(version=None, image=IMAGE)
-        raise Problem(f"{reason}, and what Docker starts is one node without TLS")
+def provide_source(version: str | None = None, *, plain: bool = True, management: bool = False) -> Source:
+    """A RabbitMQ of this version, any when None: installed, else by Docker, else out of another Debian suite.
+
+    `plain`: one node without TLS, for which Docker does.
+    """
+    wanted = f"RabbitMQ {version}" if version else "RabbitMQ"
+    have = _installed_now(version)
+    if have and fits(have.version, version):
+        return have
+    reasons = [f"RabbitMQ {have.version} is installed" if have else "none is installed"]
+    if not docker_answers():
+        reasons.append("no Docker engine answers")
+    elif not plain:
+        reasons.append("what Docker starts here is one node without TLS")
+    else:
+        image = (f"rabbitmq:{version}" if version else IMAGE) + ("-management" if management else "")
+        say(f"looks for {image} (the first time Docker downloads it) ...")
+        if docker("image", "inspect", image, check=False) or docker("pull", "--quiet", image, check=False):
+            return Source(version=version, image=image)
+        reasons.append(f"Docker cannot get {image}")
+    if version:
+        try:
+            return _of_another_suite(version)
+        except Problem as problem:
+            reasons.append(str(problem))
     raise Problem(
-        f"{reason}, and no Docker engine answers. One of these helps:\n"
+        f"there is no {wanted} to be had: {'; '.join(reasons)}.\nOne of these helps:\n"
         "  apt-get install rabbitmq-server      (Debian, Ubuntu; as root. 3.10 or newer)\n"
         "  a Docker engine that this user may use\n"
         "  AMQP_URL=amqp://user:password@host/  (a broker that you have; for bin/test and bin/demo)"
     )
+
+
+def fits(full: str | None, version: str | None) -> bool:
+    return version is None or (full is not None and f"{full}.".startswith(f"{version}."))
+
+
+def _installed_now(version: str | None) -> Source | None:
+    """The installed RabbitMQ; installed now, when there is none and this system's own is good enough."""
+    if (server := find_server()) or (version and SUITES[version] != host_suite()):
+        return installed(server) if server else None
+    if shutil.which("apt-get", path=SYSTEM_PATH):
+        # Needs root, and says so when it cannot have it. Its words are progress: not for our standard output.
+        subprocess.run([SETUP, "packages", "rabbitmq-server"], stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    return installed(server) if (server := find_server()) else None
+
+
+def _of_another_suite(version: str) -> Source:
+    root = provide_userland(SUITES[version])
+    home = rabbitmq_home(root)
+    full = version_of(root / home.relative_to("/"))
+    if not fits(full, version):
+        say(f"Debian {SUITES[version]} had RabbitMQ {full} when it was prepared, not {version}: {full} is used")
+    return Source(version=full, server=str(home / "sbin" / "rabbitmq-server"), home=str(home), root=str(root))
 
 
 def find_server(known: tuple[str, ...] = SERVERS) -> Path | None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any, NoReturn
 
-from domain_events.errors import ConfigurationError
-from domain_events.registration import Registration
+from domain_events.cli.application import load
 from domain_events.supervisor import launch, titles
 from domain_events.supervisor.arguments import add_arguments, is_logging_given, read_modules, read_options
-from domain_events.supervisor.discovery import discover
 from domain_events.supervisor.exits import MasterExit
 from domain_events.supervisor.formats import configure
 from domain_events.supervisor.leaving import leave
@@ -41,8 +38,6 @@ examples:
   domain-events-supervisor app.receivers --broker amqp://guest:guest@localhost:5672/%2F
 """
 
-_DJANGO = "domain_events.django"
-
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -66,31 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure(options.log_level, options.log_format)
     try:
         stop_early()
-        load = partial(_load, modules, partial(_configure_again, options, vars(arguments)))
-        return leave(start(load, options, title=" ".join(modules)))
+        loading = partial(load, modules, partial(_configure_again, options, vars(arguments)))
+        return leave(start(loading, options, title=" ".join(modules)))
     except StoppedEarly:
         return leave(MasterExit.CLEAN)
     except KeyboardInterrupt:
         # While the application was imported; later, the master has SIGINT for itself.
         return leave(128 + 2)
-
-
-def _load(modules: Sequence[str], configure_again: Callable[[], None]) -> Sequence[Registration]:
-    if not os.environ.get("DJANGO_SETTINGS_MODULE") and _DJANGO not in modules:
-        return discover(modules)
-    try:
-        # By name, as the modules themselves: this room does without Django, and so may its users.
-        load: Callable[[Sequence[str]], Sequence[Registration]]
-        load = import_module(f"{_DJANGO}.standalone").load
-    except ModuleNotFoundError as error:
-        if error.name != "django":
-            raise
-        raise ConfigurationError(
-            "Django is not installed: install it (the extra 'django'), or unset DJANGO_SETTINGS_MODULE"
-        ) from error
-    registrations = load(modules)
-    configure_again()
-    return registrations
 
 
 def _configure_again(options: Options, given: Mapping[str, Any]) -> None:

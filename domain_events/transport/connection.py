@@ -105,9 +105,9 @@ class Connection:
             self._connection = None
             closed()
 
-    def _dial(self, broker: Broker, patience: float) -> AnyConnection:
+    def _dial(self, broker: Broker) -> AnyConnection:
         return TolerantConnection(
-            connection_parameters(broker, self._name, patience),
+            connection_parameters(broker, self._name),
             on_open_callback=self._reaching.opened,
             on_open_error_callback=self._on_open_error,
             on_close_callback=partial(self._on_close, broker),
@@ -148,7 +148,7 @@ class Connection:
         """
         if connection is not self._connection:
             return
-        received: int = connection.bytes_received
+        received: int = connection.bytes_received  # type: ignore[attr-defined]
         silent = silent + 1 if received == heard else 0
         if silent > LOOKS:
             self._silence = ConnectionFailed(f"{broker} missed its heartbeats: nothing came for {longest:g} s")
@@ -171,11 +171,8 @@ def longest_silence(heartbeat: int) -> float:
     return min(heartbeat + 5.0, heartbeat * 2.0)
 
 
-def connection_parameters(broker: Broker, name: str, patience: float) -> pika.ConnectionParameters:
-    """What pika needs to know. Raises ConfigurationError when the TLS files cannot be read.
-
-    `patience`: seconds for a whole login, at each address that the host's name has.
-    """
+def connection_parameters(broker: Broker, name: str) -> pika.ConnectionParameters:
+    """What pika needs to know. Raises ConfigurationError when the TLS files cannot be read."""
     return pika.ConnectionParameters(
         host=broker.host,
         port=broker.port,
@@ -183,8 +180,8 @@ def connection_parameters(broker: Broker, name: str, patience: float) -> pika.Co
         credentials=pika.PlainCredentials(broker.user, broker.password),
         heartbeat=broker.heartbeat,
         connection_attempts=1,
-        socket_timeout=first_answer(patience),
-        stack_timeout=patience,
+        socket_timeout=first_answer(broker.connection_timeout),
+        stack_timeout=broker.connection_timeout,
         ssl_options=_ssl_options(broker),
         client_properties={
             "connection_name": f"{name} {socket.gethostname()}",

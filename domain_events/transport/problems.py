@@ -8,7 +8,19 @@ from typing import TypeGuard
 
 from pika import exceptions
 
-from domain_events.errors import BrokerError, BrokerRefused, ConnectionFailed, SendError, TopologyMismatch
+from domain_events.errors import (
+    AccessRefused,
+    BrokerError,
+    BrokerRefused,
+    ConnectionFailed,
+    ExchangeMismatch,
+    ExchangeMissing,
+    LoginRefused,
+    SendError,
+    TLSFailed,
+    TopologyMismatch,
+    VirtualHostRefused,
+)
 from domain_events.settings import Broker
 
 _INEQUIVALENT = re.compile(
@@ -22,23 +34,24 @@ def connection_problem(error: BaseException | None, broker: Broker) -> SendError
     """Why `broker` could not be reached, or was lost: BrokerRefused, or ConnectionFailed when it may come back."""
     cause = _root(error)
     if isinstance(cause, exceptions.ProbableAuthenticationError) and _said_by_broker(cause):
-        return BrokerRefused(f"{broker} refused the login of user {broker.user!r} (403); check name and password")
+        return LoginRefused(f"{broker} refused the login of user {broker.user!r} (403); check name and password")
     if isinstance(cause, exceptions.ProbableAccessDeniedError) and _said_by_broker(cause) and not _is_passing(cause):
-        return BrokerRefused(
+        return VirtualHostRefused(
             f"{broker} refused the virtual host {broker.virtual_host!r} to user {broker.user!r} (530); "
             f"create it or set permissions"
         )
     if isinstance(cause, exceptions.ConnectionClosed):
         if cause.reply_code in (402, 403, 530) and not _is_passing(cause):
-            return BrokerRefused(f"{broker} closed the connection: {_said(cause)}")
+            refusal = {403: AccessRefused, 530: VirtualHostRefused}.get(cause.reply_code, BrokerRefused)
+            return refusal(f"{broker} closed the connection: {_said(cause)}")
         return ConnectionFailed(f"{broker} closed the connection: {_said(cause)}")
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return ConnectionFailed(
+        return TLSFailed(
             f"{broker}: its TLS certificate is not trusted: {cause.verify_message}; "
             f"name the authority that signed it with ?cacertfile="
         )
     if isinstance(cause, ssl.SSLError):
-        return ConnectionFailed(f"{broker}: TLS failed: {cause.reason or cause}")
+        return TLSFailed(f"{broker}: TLS failed: {cause.reason or cause}")
     if isinstance(cause, OSError):
         return ConnectionFailed(f"{broker}: {cause.strerror or cause}")
     if isinstance(cause, exceptions.AMQPHeartbeatTimeout):
@@ -57,27 +70,44 @@ def is_reproach(error: BaseException | None) -> TypeGuard[exceptions.ConnectionC
 
 def channel_problem(error: BaseException) -> BrokerError:
     """Why the broker closed a channel: TopologyMismatch, BrokerRefused, or SendError when it may pass."""
+    if isinstance(error, BrokerError):
+        return error
     if isinstance(error, exceptions.ChannelClosed):
         text = str(error.reply_text)
         found = _INEQUIVALENT.search(text)
         if found:
             return _mismatch(found)
         if error.reply_code in (403, 404, 406):
-            return BrokerRefused(f"the broker refused: {_said(error)}")
+            return _refusal(error)(f"the broker refused: {_said(error)}")
         return SendError(f"the broker closed the channel: {_said(error)}")
     return SendError(f"the channel was lost: {_first_line(error)}")
+
+
+def _refusal(error: exceptions.ChannelClosed) -> type[BrokerRefused]:
+    if error.reply_code == 403:
+        return AccessRefused
+    return ExchangeMissing if error.reply_code == 404 and "no exchange" in error.reply_text else BrokerRefused
+
+
+def refuses_all(error: BaseException | None) -> bool:
+    """Whether every event for this exchange is refused like this one. A topic permission refuses some keys only."""
+    return (
+        isinstance(error, exceptions.ChannelClosed)
+        and error.reply_code == 403
+        and "access to exchange '" in str(error.reply_text)
+    )
 
 
 def _mismatch(found: re.Match[str]) -> TopologyMismatch:
     kind, name, argument = found["kind"], found["name"], found["argument"]
     there, wanted = _plain(found["current"]), _plain(found["received"])
     way_out = (
-        "`domain-events topology plan MODULE` shows all that differs, `domain-events topology apply MODULE` makes it anew "
-        "without losing an event"
+        "`domain-events topology plan MODULE` shows all that differs; `domain-events topology apply MODULE` makes it "
+        "anew without losing an event"
         if kind == "queue"
         else "Use another exchange, or delete this one when nobody uses it any more"
     )
-    problem = TopologyMismatch(
+    problem = (TopologyMismatch if kind == "queue" else ExchangeMismatch)(
         f"{kind} {name!r} exists with another {argument!r}: asked for {wanted}, there is {there}. {way_out}"
     )
     problem.argument, problem.there, problem.wanted = argument, there, wanted
@@ -113,8 +143,10 @@ def _said_by_broker(error: BaseException) -> bool:
 
 
 def _is_passing(error: BaseException) -> bool:
-    """A node that is still booting has no virtual hosts yet, or has them "down"."""
-    return "is down" in str(error)
+    """A node that is still booting has no virtual hosts yet, or has them "down"; of a limit of connections, one may be
+    free in a moment."""
+    text = str(error)
+    return "is down" in text or ("limit" in text and "reached" in text)
 
 
 def _said(error: exceptions.ConnectionClosed | exceptions.ChannelClosed) -> str:

@@ -8,10 +8,11 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pika.connection import Connection as AnyConnection
 
-from domain_events.errors import BrokerRefused, ConfigurationError, SendError
+from domain_events.errors import BrokerRefused, ConfigurationError, ConnectionFailed, SendError
 from domain_events.settings import Broker
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import connection_problem
@@ -21,12 +22,8 @@ HEAD_START = 3.0
 less than a second around the world; a node that is paused, or behind a cut line, takes TCP connections and says
 nothing, and would hold up the others for its whole `connection_timeout`."""
 
-MOST_PATIENCE = 60.0
-"""Seconds for one login, at most, in the end. Where nothing but silence was met, the next round has twice the time: a
-login is four round trips, which take more than any fixed time on a line that is slow enough."""
-
-Dial = Callable[[Broker, float], AnyConnection]
-"""Begins a login that may take so many seconds; raises ConfigurationError when it cannot even begin."""
+Dial: TypeAlias = Callable[[Broker], AnyConnection]
+"""Begins a login; raises ConfigurationError when it cannot even begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +58,11 @@ class Reaching:
         self._given_up: set[AnyConnection] = set()  # until pika has told their end
         self._problems: list[SendError] = []
         self._next: object | None = None
-        self._silent_rounds = 0
-        self._was_silent = False
         self._ended: Callable[[], None] | None = None
 
     def start(self) -> None:
         self._left = random.sample(self._brokers, len(self._brokers))
         self._problems = []
-        self._was_silent = True
         self._try_next()
 
     def cancel(self, ended: Callable[[], None]) -> None:
@@ -90,29 +84,26 @@ class Reaching:
             self._say_ended()
             return
         self._give_up_all()
-        self._silent_rounds = 0
         self._reached(connection, login.broker)
 
-    def not_opened(self, connection: AnyConnection, problem: BaseException) -> None:
+    def not_opened(self, connection: AnyConnection, error: BaseException) -> None:
         login = self._logins.pop(connection, None)
         if login is None:
             self._given_up.discard(connection)
             self._say_ended()
             return
-        self._was_silent &= time.monotonic() - login.began >= 0.9 * first_answer(self._patience(login.broker))
-        self._note(connection_problem(problem, login.broker))
-
-    def _patience(self, broker: Broker) -> float:
-        base = broker.connection_timeout
-        return max(base, min(base * 2**self._silent_rounds, MOST_PATIENCE))
+        problem = connection_problem(error, login.broker)
+        waited = time.monotonic() - login.began
+        if type(problem) is ConnectionFailed and waited > 0.9 * first_answer(login.broker.connection_timeout):
+            problem = ConnectionFailed(f"{login.broker}: no login within {waited:.1f} s")
+        self._note(problem)
 
     def _try_next(self) -> None:
         self._next = None
         broker = self._left.pop()
         try:
-            connection = self._dial(broker, self._patience(broker))
+            connection = self._dial(broker)
         except ConfigurationError as error:
-            self._was_silent = False
             self._note(BrokerRefused(str(error)))
             return
         self._logins[connection] = _Login(broker, time.monotonic())
@@ -125,7 +116,6 @@ class Reaching:
             self._forget_timer()
             self._try_next()
         elif not self._logins:
-            self._silent_rounds = min(self._silent_rounds + 1, 10) if self._was_silent else 0
             refused = [problem for problem in self._problems if isinstance(problem, BrokerRefused)]
             self._failed((refused or self._problems)[-1])
 
@@ -148,14 +138,16 @@ class Reaching:
             ended()
 
 
-def first_answer(patience: float) -> float:
-    """Seconds for the TCP connection alone, of those for a whole login: a name may have several addresses, of which
-    one is dead."""
-    return min(patience, max(HEAD_START, patience / 3))
+def first_answer(login: float) -> float:
+    """Of the seconds for a whole login those for the TCP connection: a name may have several addresses, and one of them
+    be dead."""
+    return min(login, max(HEAD_START, login / 3))
 
 
 def hang_up(connection: AnyConnection) -> None:
     """Ends a connection in any state. pika trips over its own close() in the middle of a login, and over abort()."""
+    if connection.is_closing or connection.is_closed:
+        return
     if connection.is_open or socket_of(connection) is None:
         connection.close()
     else:

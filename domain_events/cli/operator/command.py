@@ -6,17 +6,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from domain_events.cli.operator import reload, restart, scale, status
+from domain_events.cli.operator import reload, restart, scale, status, topology
 from domain_events.cli.operator.output import OutputFailed, flush, say, tolerate_any_text
 from domain_events.cli.operator.parsing import Parser, UsageError
 from domain_events.supervisor.control_client import MasterUnreachable
 from domain_events.supervisor.protocol import OperatorExit
 from domain_events.version import __version__
 
-_DESCRIPTION = "Look after the receivers of a running domain-events-supervisor."
+_DESCRIPTION = "Look after receivers: those of a running domain-events-supervisor, and their queues."
 
 _EPILOG = """\
-exit codes: 0 done, 1 some of it failed, 2 usage, 3 no master answers, 4 no such receiver
+exit codes: 0 done, 1 some of it failed, 2 usage, 3 no master or no broker answers,
+            4 no such receiver
 
 examples:
   domain-events status
@@ -24,6 +25,7 @@ examples:
   domain-events restart printer
   domain-events scale printer=4
   domain-events reload --wait
+  domain-events topology plan app.receivers
 """
 
 
@@ -34,7 +36,7 @@ class Noun(Protocol):
         """Adds its parser, with a default `run`: from the parsed arguments to an OperatorExit."""
 
 
-NOUNS: Sequence[Noun] = (status, restart, scale, reload)
+NOUNS: Sequence[Noun] = (status, restart, scale, reload, topology)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

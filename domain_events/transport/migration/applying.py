@@ -1,8 +1,8 @@
-"""What `topology apply` does. Each step leaves every event in some queue, and can be done again after an interruption."""
+"""What `topology apply` does. After each step every event is in some queue; what was interrupted can be done again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from domain_events.transport.migration.management import Binding, Listing
 from domain_events.transport.migration.moving import move, move_and_delete
 from domain_events.transport.migration.planning import missing_keys, stale_bindings
 from domain_events.transport.publisher import Publisher
-from domain_events.transport.script import Step, Steps
+from domain_events.transport.script import Steps
 from domain_events.transport.session import Another
 from domain_events.transport.topology import (
     SETTLING_TIME,
@@ -228,15 +228,10 @@ def _declare_aged(tools: Tools, queues: Sequence[Queue]) -> Steps[None]:
 
 
 def _bind_all(channel: Channel, queue: str, exchange: str, keys: Iterable[str]) -> Steps[None]:
-    for step in _each(partial(channel.queue_bind, queue, exchange), keys):
-        yield step
+    for key in keys:
+        yield lambda done, key=key: channel.queue_bind(queue, exchange, routing_key=key, callback=done)  # type: ignore[misc]
 
 
 def _unbind_all(channel: Channel, queue: str, exchange: str, keys: Iterable[str]) -> Steps[None]:
-    for step in _each(partial(channel.queue_unbind, queue, exchange), keys):
-        yield step
-
-
-def _each(request: Any, keys: Iterable[str]) -> Iterator[Step]:
     for key in keys:
-        yield lambda done, key=key: request(routing_key=key, callback=done)  # type: ignore[misc]
+        yield lambda done, key=key: channel.queue_unbind(queue, exchange, routing_key=key, callback=done)  # type: ignore[misc]

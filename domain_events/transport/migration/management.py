@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from domain_events.errors import ConfigurationError, DomainEventError
 from domain_events.settings import Broker
+from domain_events.transport.connection import connection_parameters
 
 TIMEOUT = 10.0
 """Seconds for one answer."""
@@ -87,15 +88,16 @@ class Management:
         return found
 
 
-def management_of(broker: Broker, url: str | None, context: ssl.SSLContext | None) -> Management:
+def management_of(broker: Broker, url: str | None) -> Management:
     """Where `url` says, with the broker's login unless it names another; else at the usual port of the broker's host.
 
     Raises ConfigurationError, which does not repeat the URL.
     """
+    tls = connection_parameters(broker, "management").ssl_options
     if url is None:
-        host = f"[{broker.host}]" if ":" in broker.host else broker.host
+        place = _bracketed(broker.host)
         # A login that goes to the broker in a safe way must not go to the plugin in an unsafe one.
-        url = f"https://{host}:15671" if broker.tls else f"http://{host}:15672"
+        url = f"https://{place}:15671" if broker.tls else f"http://{place}:15672"
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname
@@ -103,14 +105,17 @@ def management_of(broker: Broker, url: str | None, context: ssl.SSLContext | Non
         raise ConfigurationError("--management is no valid URL, as http://localhost:15672") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigurationError("--management must be a URL that begins with http:// or https://")
-    place = f"[{host}]" if ":" in host else host
     return Management(
-        f"{parts.scheme}://{place}{f':{port}' if port else ''}{parts.path.rstrip('/')}",
+        f"{parts.scheme}://{_bracketed(host)}{f':{port}' if port else ''}{parts.path.rstrip('/')}",
         unquote(parts.username) if parts.username is not None else broker.user,
         unquote(parts.password) if parts.password is not None else broker.password,
         broker.virtual_host,
-        context,
+        tls.context if tls is not None else None,
     )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _opener(context: ssl.SSLContext | None) -> urllib.request.OpenerDirector:

@@ -155,6 +155,6 @@ def _look(session: Session, registration: Registration, listing: Listing | None)
 def _existing_delays(another: Another, receiver: str) -> Steps[list[int]]:
     found = []
     for delay in retry_delays():
-        if (yield from count(another, retry_queue(receiver, delay).name)) is not None:
-            found.append(delay)
+        counts = yield from count(another, retry_queue(receiver, delay).name)
+        found += [] if counts is None else [delay]
     return found

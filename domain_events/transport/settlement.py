@@ -1,0 +1,31 @@
+"""What becomes of a delivery, as the broker will be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pika import BasicProperties
+
+from domain_events.transport.topology import Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The event is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """The event was not begun: back into the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The event goes on in another queue: publish it there, and ack when that is confirmed."""
+
+    queue: Queue
+    properties: BasicProperties
+
+
+Settlement: TypeAlias = Ack | GiveBack | Copy
