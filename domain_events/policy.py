@@ -6,8 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from domain_events.showing import one_line
+
 LONGEST_DELAY = 49 * 24 * 3600.0
 """Seconds. A message's time to live in RabbitMQ is an unsigned 32-bit number of milliseconds: 49.7 days."""
+
+
+LONGEST_REASON = 2_000
+"""Characters."""
 
 
 class Retry(Exception):
@@ -100,7 +106,7 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAside:
-    """Settle with a copy in the dead letters. `reason` is one line for a person."""
+    """Settle with a copy in the dead letters. `reason` is one line for a person, printable."""
 
     reason: str
 
@@ -118,9 +124,9 @@ def decide(
     if error is None:
         return Handled()
     if isinstance(error, DeadLetter):
-        return SetAside(reason=" ".join(error.reason.split()) or "the handler gave no reason")
+        return SetAside(reason=one_line(error.reason, LONGEST_REASON) or "the handler gave no reason")
     if not isinstance(error, (Retry, *policy.retry_on)):
-        return SetAside(reason=reason or f"the handler raised {type(error).__name__}")
+        return SetAside(reason=one_line(reason or f"the handler raised {type(error).__name__}", LONGEST_REASON))
     if retries >= policy.max_retries:
         return SetAside(reason=f"still failing after {retries} of {policy.max_retries} retries")
     asked = error.delay if isinstance(error, Retry) else None

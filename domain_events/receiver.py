@@ -17,7 +17,7 @@ from domain_events.lifecycle import application
 from domain_events.names import check_exchange_name
 from domain_events.policy import Backoff
 from domain_events.registration import Handler, QueueType, Registration, make_registration
-from domain_events.settings import DEFAULT, ConnectionSettings, configured_brokers, parse_brokers
+from domain_events.settings import DEFAULT, ConnectionSettings, check_settings, configured_brokers
 from domain_events.stopping import Stop
 from domain_events.transport.session import declare_topology
 
@@ -34,9 +34,7 @@ class Receiver:
 
         Raises ConfigurationError for a malformed URL, InvalidName for a bad exchange.
         """
-        if connection_settings is not DEFAULT:
-            parse_brokers(connection_settings, "connection_settings")
-        self._settings = connection_settings
+        self._settings = check_settings(connection_settings)
         self._exchange = check_exchange_name(exchange)
         self._registrations: list[Registration] = []
         self._stop: Stop | None = None

@@ -23,7 +23,7 @@ from domain_events.registration import Registration
 from domain_events.settling import settlement_of
 from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings, around_call, around_coroutine
-from domain_events.transport.consumer import GiveBack, Settlement
+from domain_events.transport.settlement import GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
 from domain_events.transport.wire import Failure, Progress, read_event, read_progress
 

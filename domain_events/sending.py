@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -14,8 +14,9 @@ from uuid import UUID
 from domain_events.errors import PartlySent, SendError
 from domain_events.events import DomainEvent
 from domain_events.names import check_app_id, check_exchange_name
-from domain_events.settings import DEFAULT, Broker, ConnectionSettings, configured_brokers, parse_brokers
-from domain_events.transport.sender import ConfirmedSender, Message
+from domain_events.settings import DEFAULT, Brokers, ConnectionSettings, check_settings, configured_brokers
+from domain_events.transport.line import Message
+from domain_events.transport.sender import ConfirmedSender
 from domain_events.transport.wire import event_properties
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,7 @@ class Sender:
 
         Raises ConfigurationError for a malformed URL, InvalidName for a bad exchange or app_id.
         """
-        if connection_settings is not DEFAULT:
-            parse_brokers(connection_settings, "connection_settings")
-        self._settings = connection_settings
+        self._settings = check_settings(connection_settings)
         self._exchange = check_exchange_name(exchange)
         app_id = app_id or os.environ.get("DOMAIN_EVENT_APP_ID")
         self._app_id = check_app_id(app_id) if app_id else None
@@ -66,28 +65,54 @@ class Sender:
     ) -> DomainEvent:
         """Send one event and wait until the broker has confirmed it; see `send_domain_event`."""
         event = DomainEvent(routing_key, data, domain_object_id, uuid_string, timestamp)
-        (error,) = self._send([event], timeout, mandatory)
-        if error is not None:
-            raise error
-        return event
+        prepared = self._prepare([event], timeout, mandatory)
+        return prepared.one(prepared.sender.send(prepared.messages, timeout) if prepared.sender else [])
 
     def send_many(
         self, events: Iterable[Sendable], *, timeout: float = TIMEOUT, mandatory: bool = False
     ) -> list[DomainEvent]:
         """Send many events with pipelined confirms; see `send_domain_events`."""
-        made = [event if isinstance(event, DomainEvent) else _event_of(event) for event in events]
-        errors = self._send(made, timeout, mandatory)
-        failed = [(event, error) for event, error in zip(made, errors, strict=True) if error is not None]
-        if failed:
-            raise PartlySent([event for event, _ in failed], [error for _, error in failed], len(made))
-        return made
+        prepared = self._prepare(map(_event_of, events), timeout, mandatory)
+        return prepared.all(prepared.sender.send(prepared.messages, timeout) if prepared.sender else [])
+
+    async def send_async(
+        self,
+        routing_key: str,
+        data: Any,
+        domain_object_id: str | int | UUID | None = None,
+        uuid_string: str | None = None,
+        timestamp: float | datetime | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        mandatory: bool = False,
+    ) -> DomainEvent:
+        """As `send`, for coroutines: the event loop goes on while the broker is waited for.
+
+        When it is cancelled, the event may have been sent.
+        """
+        event = DomainEvent(routing_key, data, domain_object_id, uuid_string, timestamp)
+        prepared = self._prepare([event], timeout, mandatory)
+        return prepared.one(await prepared.sender.send_async(prepared.messages, timeout) if prepared.sender else [])
+
+    async def send_many_async(
+        self,
+        events: Iterable[Sendable],
+        *,
+        timeout: float = TIMEOUT,
+        mandatory: bool = False,
+    ) -> list[DomainEvent]:
+        """As `send_many`, for coroutines."""
+        prepared = self._prepare(map(_event_of, events), timeout, mandatory)
+        return prepared.all(await prepared.sender.send_async(prepared.messages, timeout) if prepared.sender else [])
 
     def close(self) -> None:
-        """Leave the broker. Senders with the same broker and exchange share one connection, which the next event
-        of any of them opens again."""
+        """Leave the broker, when all events that other threads are sending are settled. Waits 2 s for that at most.
+
+        Senders with the same broker and exchange share one connection, which the next event of any of them opens
+        again.
+        """
         brokers = configured_brokers(self._settings, "producer")
-        with _lock:
-            sender = _senders.get((brokers, self._exchange)) if brokers is not None else None
+        sender = _senders.get((brokers, self._exchange)) if brokers is not None else None
         if sender is not None:
             sender.close()
 
@@ -99,20 +124,43 @@ class Sender:
     ) -> None:
         self.close()
 
-    def _send(self, events: Sequence[DomainEvent], timeout: float, mandatory: bool) -> list[SendError | None]:
+    def _prepare(self, events: Iterable[DomainEvent], timeout: float, mandatory: bool) -> _Prepared:
+        made = list(events)
         # Everything is written before anything is sent: data that cannot be written must not stop in the middle.
         messages = [
             Message(event.routing_key, event_properties(event, self._app_id), event.encode(), mandatory)
-            for event in events
+            for event in made
         ]
         if not timeout > 0:
             raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0")
         brokers = configured_brokers(self._settings, "producer")
         if brokers is None:
-            for event in events:
+            for event in made:
                 logger.debug("offline: event %s (%s) is not sent", event.uuid_string, event.routing_key)
-            return [None] * len(events)
-        return _confirmed_sender(brokers, self._exchange).send(messages, timeout) if messages else []
+        sender = _confirmed_sender(brokers, self._exchange) if brokers is not None and made else None
+        return _Prepared(events=made, messages=messages, sender=sender)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """Events that are about to be sent, and how what became of them is told."""
+
+    events: list[DomainEvent]
+    messages: list[Message]
+    sender: ConfirmedSender | None
+    """None: there is nothing to be sent."""
+
+    def one(self, errors: Sequence[SendError | None]) -> DomainEvent:
+        for error in errors:
+            if error is not None:
+                raise error
+        return self.events[0]
+
+    def all(self, errors: Sequence[SendError | None]) -> list[DomainEvent]:
+        failed = [(event, error) for event, error in zip(self.events, errors, strict=False) if error is not None]
+        if failed:
+            raise PartlySent([event for event, _ in failed], [error for _, error in failed], len(self.events))
+        return self.events
 
 
 def send_domain_event(
@@ -133,7 +181,8 @@ def send_domain_event(
     That no queue is bound is no error, unless `mandatory`: then it raises Unroutable.
 
     Returns the event. Raises InvalidName or UnsendableData before anything is sent, and SendError when the broker did
-    not confirm: ConnectionFailed, BrokerRefused, EventTooLarge (all three: not sent), SendTimeout (perhaps sent).
+    not confirm: ConnectionFailed, BrokerRefused, EventTooLarge (all three: not sent), EventNacked (not in every queue),
+    SendTimeout (perhaps sent).
     """
     return Sender(connection_settings).send(
         routing_key, data, domain_object_id, uuid_string, timestamp, timeout=timeout, mandatory=mandatory
@@ -155,28 +204,18 @@ def send_domain_events(
     return Sender(connection_settings).send_many(events, timeout=timeout, mandatory=mandatory)
 
 
-_lock = threading.Lock()
-_senders: dict[tuple[tuple[Broker, ...] | None, str], ConfirmedSender] = {}
+_senders: dict[tuple[Brokers, str], ConfirmedSender] = {}
 
 
-def _confirmed_sender(brokers: tuple[Broker, ...], exchange: str) -> ConfirmedSender:
-    """One for each broker and exchange in a process."""
-    with _lock:
-        key = (brokers, exchange)
-        if key not in _senders:
-            _senders[key] = ConfirmedSender(brokers, exchange)
-        return _senders[key]
+def _confirmed_sender(brokers: Brokers, exchange: str) -> ConfirmedSender:
+    """One for each broker and exchange in a process. Without a lock, which a signal handler might find taken."""
+    key = (brokers, exchange)
+    return _senders.get(key) or _senders.setdefault(key, ConfirmedSender(brokers, exchange))
 
 
-def _event_of(pair: object) -> DomainEvent:
-    if isinstance(pair, (tuple, list)) and len(pair) == 2:
-        return DomainEvent(*pair)
-    raise TypeError(f"an event must be a DomainEvent or a pair of routing key and data, not {type(pair).__name__}")
-
-
-def _new_lock() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_new_lock)
+def _event_of(sendable: Sendable) -> DomainEvent:
+    if isinstance(sendable, DomainEvent):
+        return sendable
+    if isinstance(sendable, (tuple, list)) and len(sendable) == 2:
+        return DomainEvent(*sendable)
+    raise TypeError(f"an event must be a DomainEvent or a pair of routing key and data, not {type(sendable).__name__}")

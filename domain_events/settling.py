@@ -8,7 +8,8 @@ from typing import assert_never
 
 from domain_events.events import DomainEvent
 from domain_events.policy import LONGEST_DELAY, Handled, Outcome, Retry, RetryLater, SetAside
-from domain_events.transport.consumer import Ack, Copy, Settlement
+from domain_events.showing import printable
+from domain_events.transport.settlement import Ack, Copy, Settlement
 from domain_events.transport.subscription import Delivery
 from domain_events.transport.topology import dead_letter_queue, main_queue, retry_delay, retry_queue
 from domain_events.transport.wire import Failure, Progress, dead_letter_properties, retry_properties
@@ -40,10 +41,11 @@ def settlement_of(
                 milliseconds / 1000,
                 progress.retries + 1,
                 registration.policy.max_retries,
-                type(error).__name__,
+                printable(type(error).__name__),
             )
             queue = retry_queue(registration.name, milliseconds) if milliseconds else main_queue(registration)
-            return Copy(queue, retry_properties(delivery.properties, progress, time.time()))
+            largest = delivery.largest_headers
+            return Copy(queue, retry_properties(delivery.properties, progress, time.time(), largest=largest))
         case SetAside(reason=reason):
             shown = _shown(event, delivery)
             if not registration.dead_letter:
@@ -59,6 +61,7 @@ def settlement_of(
                     failure or Failure.of(reason, error),
                     receiver=registration.name,
                     now=time.time(),
+                    largest=delivery.largest_headers,
                 ),
             )
     assert_never(outcome)
@@ -70,8 +73,4 @@ def _shown(event: DomainEvent | None, delivery: Delivery) -> str:
         identifier, routing_key = event.uuid_string, event.routing_key
     else:
         identifier, routing_key = str(delivery.properties.message_id or "without an id"), delivery.routing_key
-    return f"event {_one_line(identifier)} ({_one_line(routing_key)})"
-
-
-def _one_line(text: str) -> str:
-    return text if text.isprintable() else ascii(text)
+    return f"event {printable(identifier)} ({printable(routing_key)})"

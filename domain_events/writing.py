@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from domain_events.errors import UnsendableData
+from domain_events.nesting import DEEPEST, nests_too_deeply
 
 
 def write_json(body: dict[str, Any]) -> bytes:
@@ -27,10 +28,13 @@ def write_json(body: dict[str, Any]) -> bytes:
         # Only now look for the place: a walk through everything costs more than the encoding.
         raise UnsendableData(_find_culprit(body, error)) from error
     try:
-        return text.encode()
+        written = text.encode()
     except UnicodeEncodeError:
         # A lone surrogate has no UTF-8; as an escape it is legal JSON and survives the way.
-        return _to_ascii(body).encode()
+        written = _to_ascii(body).encode()
+    if nests_too_deeply(written):
+        raise UnsendableData(f"data: it is nested too deeply, more than {DEEPEST} levels")
+    return written
 
 
 def _plain(value: object) -> object:
@@ -81,7 +85,7 @@ def _find_culprit(body: dict[str, Any], error: Exception) -> str:
             inside.add(id(value))
             steps.append(step)
     if isinstance(error, RecursionError):
-        return "data: it is nested too deeply for JSON"
+        return f"data: it is nested too deeply, more than {DEEPEST} levels"
     return f"data: it cannot be written as JSON ({type(error).__name__})"
 
 

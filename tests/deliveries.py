@@ -14,7 +14,7 @@ from domain_events.oversight import Suspicion
 from domain_events.registration import Registration
 from domain_events.running import Runner
 from domain_events.stopping import Stop
-from domain_events.transport.consumer import Settlement
+from domain_events.transport.settlement import Settlement
 from domain_events.transport.subscription import Delivery
 from tests.registrations import register
 from tests.waiting import wait_until
@@ -28,6 +28,7 @@ class Place:
     """What a delivery wants of its subscription."""
 
     channel = CHANNEL
+    largest_frame = 131072
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration

@@ -21,6 +21,7 @@ class Way:
         self.target = target
         self.is_held = False
         self.hold_at: bytes | None = None
+        self.rewrite: tuple[bytes, bytes] | None = None
         self._under_way: deque[tuple[float, bytes]] = deque()  # with the time of arrival; b"" is the end
 
     @property
@@ -36,6 +37,8 @@ class Way:
         data = self.source.recv(65536)
         if self.hold_at is not None and self.hold_at in data:
             self.is_held = True
+        if self.rewrite is not None:
+            data = data.replace(*self.rewrite)
         self._under_way.append((time.monotonic() + delay, data))
 
     def deliver(self) -> bool:
@@ -70,6 +73,15 @@ class Link:
     @hold_down_at.setter
     def hold_down_at(self, mark: bytes | None) -> None:
         self._down.hold_at = mark
+
+    @property
+    def rewrite_down(self) -> tuple[bytes, bytes] | None:
+        """What to put in the place of what, of the same length, in what goes to the client."""
+        return self._down.rewrite
+
+    @rewrite_down.setter
+    def rewrite_down(self, rewrite: tuple[bytes, bytes] | None) -> None:
+        self._down.rewrite = rewrite
 
     def hold(self, *, up: bool = False, down: bool = False) -> None:
         """Pass nothing on to the broker (`up`) or to the client (`down`) from now on, neither bytes nor the end."""
@@ -168,7 +180,8 @@ class Relay:
         self.deaf = False
         """Accepts, and says nothing."""
         self.delay = 0.0
-        """Of links that are opened from now on, see there."""
+        self.rewrite_down: tuple[bytes, bytes] | None = None
+        """These two: of links that are opened from now on, see there."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -176,6 +189,8 @@ class Relay:
             link.cut()
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # else the accept() that waits would take one more
         self._listener.close()
         self.cut()
         for link in self.links:
@@ -191,6 +206,7 @@ class Relay:
                     client.close()
                     continue
                 link = Link(client, broker, self.delay)
+                link.rewrite_down = self.rewrite_down
                 if self.deaf:
                     link.hold(up=True, down=True)
                 self.links.append(link)

@@ -21,6 +21,9 @@ from benchmarks.soak.nodes import NodeError
 from benchmarks.soak.report import figures, lost, text
 from benchmarks.soak.run import Options, soak
 
+NOT_MEASURED = 2
+INTERRUPTED = 130
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -58,7 +61,10 @@ def main() -> int:
         report = soak(options, folder, say)
     except NodeError as error:
         print(f"not measured: {error}", file=sys.stderr)
-        return 2
+        return NOT_MEASURED
+    except KeyboardInterrupt:
+        print("not measured: interrupted", file=sys.stderr)
+        return INTERRUPTED
     (folder / "faults").write_text("".join(f"{fault}\n" for fault in report.faults))
     (folder / "lost").write_text("".join(f"{line}\n" for line in lost(report)))
     (folder / "tracebacks").write_text("\n\n".join(report.findings.tracebacks))

@@ -188,7 +188,7 @@ def wire_faults(wires: Mapping[str, Sequence[Wire]]) -> dict[str, tuple[float, F
         try:
             for wire in chosen:
                 wire.hole(on=True)
-            strike.hold(2.0, 15.0)
+            strike.hold(2.0, 20.0)
             if strike.dice.random() < 0.5:  # what was held up never arrives
                 for wire in chosen:
                     wire.reset()

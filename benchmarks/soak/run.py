@@ -118,9 +118,11 @@ def soak(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
 def _begin(options: Options, processes: Processes, say: Callable[[str], None]) -> None:
     children = sum(kind.processes for kind in kinds(options.nodes))
     master = processes.start_master()
-    wait_until(
-        lambda: master.output().count('"event": "child_consuming"') >= children, 60.0, f"{children} children consume"
-    )
+    consuming = '"event": "child_consuming"'
+    try:
+        wait_until(lambda: master.output().count(consuming) >= children, 60.0, f"{children} children consume")
+    except AssertionError as error:
+        raise NodeError(f"{error}: {master.output()[-2000:]}") from None
     # A queue younger than a second may not outlive its broker (docs/decisions/0003); nobody is promised that.
     time.sleep(2.0)
     senders = [("a", "threads"), ("b", "coroutines" if hasattr(Sender, "send_async") else "threads")]
@@ -171,19 +173,22 @@ def _go_on(seconds: float, processes: Processes) -> None:
 
 
 def _wait_empty(nodes: Nodes, folder: Path, problems: list[str], say: Callable[[str], None]) -> dict[str, int]:
-    """Until nothing waits to be handled. What still waits then."""
+    """Until nothing waits to be handled, and nothing was handled for a while. What still waits then."""
     end = time.monotonic() + LONGEST_WAIT
-    noted = -1
+    busy, noted = time.monotonic(), -1
     while True:
         waiting = {name: n for name, n in nodes.queues().items() if n and not name.endswith(":dead")}
         before, noted = noted, sum(path.stat().st_size for path in folder.glob("handled.*"))
-        if not waiting and before == noted:
+        now = time.monotonic()
+        if waiting or before != noted:
+            busy = now
+        elif now - busy > STATISTICS:
             return {}
-        if time.monotonic() > end:
+        if now > end:
             problems.append(f"not empty {LONGEST_WAIT:g} s after the last event: {waiting}")
             return waiting
         say(f"waiting for {sum(waiting.values())} events in {len(waiting)} queues")
-        time.sleep(STATISTICS)
+        time.sleep(2.0)
 
 
 def _drain(nodes: Nodes) -> dict[str, list[str]]:

@@ -1,4 +1,8 @@
-"""The wires between clients and broker, that can be cut, slowed down and gone silent."""
+"""The wires between clients and broker, that can be cut, slowed down and gone silent.
+
+tests/relay.py is for one link at a time. Here all links of a process are meant, hundreds of them in an hour, and one
+that has gone silent stays so.
+"""
 
 from __future__ import annotations
 

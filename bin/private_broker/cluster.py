@@ -17,7 +17,7 @@ from typing import Any
 from private_broker import tls
 from private_broker.configuration import Record, broker_mark, environment, write_files
 from private_broker.container import Container
-from private_broker.login import LOOPBACK, listens
+from private_broker.login import LOOPBACK, listens, login
 from private_broker.node import Node, spawn, tail
 from private_broker.ports import Ports
 from private_broker.problem import Problem
@@ -158,7 +158,8 @@ class Broker:
             self._wait_ready(group, limit)
         if new and len(nodes) > 1 and nodes[0].tool(["await_online_nodes", str(len(nodes)), "-t", "60"], quiet=True):
             raise Problem(f"the nodes of {self.name} are not one cluster:\n{nodes[-1].last_words()}")
-        self.save(formed=True)
+        told = login(self.record["nodes"][0]["port"]) if new else None
+        self.save(formed=True, version=told or self.record["version"])
 
     def kill(self) -> None:
         """SIGKILL to all nodes and all that belongs to them, at once."""

@@ -1,4 +1,4 @@
-"""Whether a broker takes logins. Raw AMQP: this runs before there is any package."""
+"""Whether a broker takes logins, and which it is. Raw AMQP: this runs before there is any package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ def listens(port: int) -> bool:
 
 
 def takes_login(port: int) -> bool:
-    """Whether guest may log in to the virtual host / (AMQP 0-9-1, section 2.2.4; class 10 is connection)."""
+    """Whether guest may log in to the virtual host /."""
+    return login(port) is not None
+
+
+def login(port: int) -> str | None:
+    """The version of the broker that let guest log in to / (AMQP 0-9-1, section 2.2.4; class 10 is connection)."""
     with contextlib.suppress(OSError, struct.error), socket.create_connection((LOOPBACK, port), 5) as server:
         stream = server.makefile("rb")
 
@@ -31,13 +36,15 @@ def takes_login(port: int) -> bool:
             return payload[4:-1]
 
         server.sendall(b"AMQP\x00\x00\x09\x01")
-        receive(10)  # start
-        login = b"\0guest\0guest"
-        send(11, struct.pack(">I", 0) + b"\x05PLAIN" + struct.pack(">I", len(login)) + login + b"\x05en_US")
+        properties = receive(10)  # start
+        answer = b"\0guest\0guest"
+        send(11, struct.pack(">I", 0) + b"\x05PLAIN" + struct.pack(">I", len(answer)) + answer + b"\x05en_US")
         send(31, receive(30))  # tune, tune-ok
         send(40, b"\x01/\0\0")  # open
         receive(41)
         send(50, struct.pack(">HBHH", 200, 0, 0, 0))  # close
         receive(51)
-        return True
-    return False
+        # Behind the field's name and its type, S, come four bytes of length and the text.
+        _, _, behind = properties.partition(b"\x07versionS")
+        return behind[4 : 4 + int.from_bytes(behind[:4])].decode()
+    return None

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import pika
 from pika.connection import Connection as AnyConnection
+from pika.credentials import ExternalCredentials
 
-from domain_events.errors import ConfigurationError, ConnectionFailed, SendError
+from domain_events.errors import ConnectionFailed, SendError
 from domain_events.settings import Broker
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import connection_problem
 from domain_events.transport.reaching import Reaching, cut, first_answer, hang_up, socket_of
+from domain_events.transport.tls import tls_options
 from domain_events.transport.tolerance import TolerantConnection
 from domain_events.version import __version__
 
@@ -177,12 +178,12 @@ def connection_parameters(broker: Broker, name: str) -> pika.ConnectionParameter
         host=broker.host,
         port=broker.port,
         virtual_host=broker.virtual_host,
-        credentials=pika.PlainCredentials(broker.user, broker.password),
+        credentials=_credentials(broker),
         heartbeat=broker.heartbeat,
         connection_attempts=1,
         socket_timeout=first_answer(broker.connection_timeout),
         stack_timeout=broker.connection_timeout,
-        ssl_options=_ssl_options(broker),
+        ssl_options=tls_options(broker),
         client_properties={
             "connection_name": f"{name} {socket.gethostname()}",
             "product": "domain-events",
@@ -192,17 +193,7 @@ def connection_parameters(broker: Broker, name: str) -> pika.ConnectionParameter
     )
 
 
-def _ssl_options(broker: Broker) -> pika.SSLOptions | None:
-    if not broker.tls:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=broker.cafile)
-        if not broker.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if broker.certfile:
-            context.load_cert_chain(broker.certfile, broker.keyfile)
-    except (OSError, ssl.SSLError) as error:
-        files = ", ".join(file for file in (broker.cafile, broker.certfile, broker.keyfile) if file)
-        raise ConfigurationError(f"{broker}: cannot use the TLS files {files}: {error}") from error
-    return pika.SSLOptions(context, broker.server_name or broker.host)
+def _credentials(broker: Broker) -> pika.PlainCredentials | ExternalCredentials:
+    if broker.mechanism == "external":
+        return ExternalCredentials()
+    return pika.PlainCredentials(broker.user, broker.password)

@@ -7,33 +7,34 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import signal
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from pika import BasicProperties, exceptions
+from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 from pika.connection import Connection as AnyConnection
 
-from domain_events.errors import BrokerError, BrokerRefused, SendError, TopologyMismatch, Unroutable
+from domain_events.errors import BrokerError, BrokerRefused, SendError, TopologyMismatch
 from domain_events.oversight import Oversight
 from domain_events.registration import Registration
 from domain_events.settings import Broker
 from domain_events.stopping import Stop
 from domain_events.transport.connection import Connection
+from domain_events.transport.copying import Copying
 from domain_events.transport.handover import HandOver, Lane
 from domain_events.transport.io_thread import IOThread
+from domain_events.transport.long_handlers import LongHandlers
+from domain_events.transport.pausing import LONGEST_PAUSE, pause
 from domain_events.transport.problems import channel_problem
-from domain_events.transport.publication import Publication
-from domain_events.transport.publisher import Publisher
+from domain_events.transport.renewing import RENEWED_EVERY, Renewing
+from domain_events.transport.script import NoAnswer
+from domain_events.transport.settlement import Ack, Copy, GiveBack, Settlement
 from domain_events.transport.subscription import Delivery, Subscription
-from domain_events.transport.topology import SETTLING_TIME, Queue
 
 logger = logging.getLogger(__name__)
 
@@ -43,42 +44,8 @@ LONGEST_UNACKED = 0.05
 SLOW_HANDLER = 0.01
 """Seconds. After a slower handler an ack of its own costs nothing worth saving."""
 
-LONG_HANDLER = 15 * 60.0
-"""Seconds: half of the broker's delivery acknowledgement timeout (rabbitmq.com/docs/consumers)."""
-
-LOOKS_FOR_LONG_HANDLERS = 10.0
-"""Seconds in between."""
-
 BEATS_EARLY = 0.9
 """Of the time between two signs of life: a timer is never early by itself."""
-
-LONGEST_SILENCE_IN_A_DRAIN = 5.0
-"""Seconds that a drain waits for the broker to answer about a copy."""
-
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-"""Seconds, before coming back to a broker that is away; with full jitter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """The event is done."""
-
-
-@dataclass(frozen=True, slots=True)
-class GiveBack:
-    """The event was not begun: back into the queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """The event goes on in another queue: publish it there, and ack when that is confirmed."""
-
-    queue: Queue
-    properties: BasicProperties
-
-
-Settlement: TypeAlias = Ack | GiveBack | Copy
 
 
 class Listener(Protocol):
@@ -106,6 +73,7 @@ class Consumer:
         oversight: Oversight | None = None,
         lanes: Mapping[str, Lane] | None = None,
         draining: Callable[[], None] | None = None,
+        renewed_every: float = RENEWED_EVERY,
     ) -> None:
         """`lanes`: of those receivers whose deliveries `take` does not return, by name.
 
@@ -128,18 +96,19 @@ class Consumer:
         self._connection = Connection(
             self._io, brokers, name=f"receiver {names}", opened=self._on_opened, lost=self._on_lost
         )
-        self._publisher = Publisher(self._io, brokers, name=f"receiver {names} (copies)", longest_pause=LONGEST_PAUSE)
+        self._copying = Copying(self._io, brokers, name=f"receiver {names} (copies)", settled=self._finish_when_settled)
+        self._renewing = Renewing(self._io, self._whose_queues_are_there, every=renewed_every)
         lanes = lanes or {}
         self._subscriptions = [
-            Subscription(registration, lanes.get(registration.name, self._main_lane), self._deliver)
+            Subscription(registration, lanes.get(registration.name, self._main_lane), self._deliver, clock=self._io)
             for registration in registrations
         ]
         self._lanes: list[Lane] = [self._main_lane, *lanes.values()]
         self._failures = 0
+        self._opened_at = 0.0
         self._pause: object | None = None
         self._tick: object | None = None
-        self._warned_of: set[Delivery] = set()
-        self._next_look = 0.0
+        self._long_handlers = LongHandlers()
         self._is_started = False
         self._has_consumed = False
         self._draining = False
@@ -209,12 +178,14 @@ class Consumer:
         """Close our sockets without a word to the broker, also in a forked child: see `Connection.forget`."""
         self._done.clear()
         self._connection.forget()
-        self._publisher.forget()
+        self._copying.forget()
 
     # Connecting and subscribing
 
     def _on_opened(self, connection: AnyConnection) -> None:
         self._amqp = connection
+        self._opened_at = time.monotonic()
+        self._renewing.start(connection)
         for subscription in self._subscriptions:
             self._subscribe(subscription)
 
@@ -235,8 +206,16 @@ class Consumer:
             self._has_consumed = True
             self._listener.consuming()
 
+    def _whose_queues_are_there(self) -> list[Registration]:
+        return [subscription.registration for subscription in self._subscriptions if subscription.consuming]
+
     def _on_not_subscribed(self, subscription: Subscription, error: Exception) -> None:
         problem = channel_problem(error)
+        if isinstance(error, NoAnswer) and not subscription.is_served:
+            # Not even a new channel: nobody reads what we write there, acks neither. Its heartbeats prove nothing.
+            logger.warning("%s; connecting again", problem)
+            self._connection.drop()
+            return
         gone = isinstance(error, exceptions.ChannelClosed) and error.reply_code == 404
         if isinstance(problem, (TopologyMismatch, BrokerRefused)) and not gone and not self._has_consumed:
             self._end(problem)
@@ -251,17 +230,22 @@ class Consumer:
         self._finish_when_settled()
 
     def _on_cancelled(self, subscription: Subscription) -> None:
+        longest = self._long_handlers.longest(self._in_hand, subscription)
         channel = subscription.channel
         self._lose(subscription)
         if channel is not None and channel.is_open:
             channel.close()
-        self._subscribe_later(subscription, SendError("the broker cancelled the consumer; is the queue deleted?"))
+        # From 4.3 on, also because of an event that was in hand for longer than its acknowledgement timeout.
+        problem = "the broker cancelled the consumer: its queue was deleted, or moved"
+        if longest is not None:
+            problem += f", or took back an event that had been in hand for {longest:.0f} s"
+        self._subscribe_later(subscription, SendError(problem))
         self._finish_when_settled()
 
     def _subscribe_later(self, subscription: Subscription, problem: BrokerError) -> None:
         if self._draining or not self._connection.is_open or subscription.pause is not None:
             return
-        delay = _pause(subscription.failures)
+        delay = pause(subscription.failures)
         subscription.failures += 1
         name = subscription.registration.name
         logger.warning("receiver %s does not consume: %s; trying again in %.1f s", name, problem, delay)
@@ -269,6 +253,7 @@ class Consumer:
         subscription.pause = self._io.later(delay, partial(self._subscribe, subscription))
 
     def _on_lost(self, error: SendError) -> None:
+        self._renewing.stop()
         for subscription in self._subscriptions:
             self._lose(subscription)
         if self._draining:
@@ -276,7 +261,10 @@ class Consumer:
         elif isinstance(error, BrokerRefused) and not self._has_consumed:
             self._end(error)
         else:
-            delay = _pause(self._failures)
+            if self._opened_at and time.monotonic() - self._opened_at > LONGEST_PAUSE:
+                self._failures = 0  # it was there, though a receiver may have been unable to consume
+            self._opened_at = 0.0
+            delay = pause(self._failures)
             self._failures += 1
             logger.warning("the broker is away: %s; trying again in %.1f s", error, delay)
             self._listener.disconnected(str(error))
@@ -286,8 +274,7 @@ class Consumer:
         if subscription.pause is not None:
             self._io.cancel(subscription.pause)
             subscription.pause = None
-        for copy in subscription.reset():
-            self._publisher.cancel(copy)
+        self._copying.withdraw(subscription.reset())
         # What nobody has begun comes again on the next channel: handling it now too would only make duplicates.
         for delivery in subscription.lane.take_back():
             if not delivery.is_stale:
@@ -306,24 +293,9 @@ class Consumer:
     def _on_tick(self) -> None:
         """Runs while something is unsettled: no finished event stays unknown to the broker behind a long handler."""
         self._settle_done()
-        now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + LOOKS_FOR_LONG_HANDLERS
-            self._warn_of_long_handlers(now)
+        self._long_handlers.look(self._in_hand)
         busy = any(len(subscription.unsettled) for subscription in self._subscriptions)
         self._tick = self._io.later(LONGEST_UNACKED, self._on_tick) if busy else None
-
-    def _warn_of_long_handlers(self, now: float) -> None:
-        in_hand = list(self._in_hand)
-        self._warned_of.intersection_update(in_hand)
-        for delivery in in_hand:
-            if now - delivery.begun > LONG_HANDLER and delivery not in self._warned_of:
-                self._warned_of.add(delivery)
-                logger.warning(
-                    "receiver %s has been busy with one event for %d minutes; at twice that the broker takes it back",
-                    delivery.registration.name,
-                    LONG_HANDLER // 60,
-                )
 
     def _settle_done(self) -> None:
         self._is_asked_to_settle = False  # first: what is done from now on asks again
@@ -339,62 +311,10 @@ class Consumer:
                 case GiveBack():
                     subscription.give_back(delivery.tag)
                 case Copy():
-                    self._copy(delivery, settlement)
+                    self._copying.copy(delivery, settlement)
         for subscription in self._subscriptions:
             subscription.send_acks()
         self._finish_when_settled()
-
-    def _copy(self, delivery: Delivery, settlement: Copy, failures: int = 0) -> None:
-        if delivery.is_stale:
-            return
-        delivery.subscription.postponed.pop(delivery.tag, None)
-        publication = Publication(
-            exchange="",
-            routing_key=settlement.queue.name,
-            properties=settlement.properties,
-            body=delivery.body,
-            mandatory=True,
-            needs=settlement.queue,
-            done=partial(self._on_copied, delivery, settlement, failures),
-        )
-        delivery.subscription.copies[delivery.tag] = publication
-        self._publisher.submit(publication)
-
-    def _on_copied(self, delivery: Delivery, settlement: Copy, failures: int, error: BrokerError | None) -> None:
-        if delivery.is_stale:
-            return
-        subscription = delivery.subscription
-        subscription.copies.pop(delivery.tag, None)
-        if error is None:
-            # Only now: a crash before this leaves two of the event, the other order none. And not before the queue
-            # is old enough to survive a crash of the broker.
-            settling = SETTLING_TIME - self._publisher.age(settlement.queue)
-            if settling > 0:
-                self._io.later(settling, partial(self._ack_original, delivery))
-            else:
-                self._ack_original(delivery)
-        elif self._draining:
-            subscription.give_back(delivery.tag)
-            self._finish_when_settled()
-        elif isinstance(error, Unroutable) and not failures:
-            self._copy(delivery, settlement, failures + 1)  # the queue was deleted; it is declared again
-        else:
-            delay = max(1.0, _pause(failures))
-            logger.error(
-                "receiver %s cannot put an event into %s: %s; it stays unacknowledged, trying again in %.1f s",
-                delivery.registration.name,
-                settlement.queue.name,
-                error,
-                delay,
-            )
-            again = partial(self._copy, delivery, settlement, failures + 1)
-            subscription.postponed[delivery.tag] = self._io.later(delay, again)
-
-    def _ack_original(self, delivery: Delivery) -> None:
-        if not delivery.is_stale:
-            delivery.subscription.unsettled.done(delivery.tag)
-            delivery.subscription.send_acks()
-            self._finish_when_settled()
 
     # Stopping
 
@@ -423,27 +343,8 @@ class Consumer:
                     delivery.subscription.give_back(delivery.tag)
         if self._on_draining is not None:
             self._on_draining()
-        # Nor must a copy that could not be stored hold up the end until it is tried again.
-        for subscription in self._subscriptions:
-            while subscription.postponed:
-                tag, timer = subscription.postponed.popitem()
-                self._io.cancel(timer)
-                subscription.give_back(tag)
         self._settle_done()
-        self._free_stuck_copies()
-
-    def _free_stuck_copies(self) -> None:
-        """A copy that the broker does not take now would hold up the drain: give its event back instead."""
-        if self._finishing:
-            return
-        if self._publisher.problem is not None or self._publisher.silence > LONGEST_SILENCE_IN_A_DRAIN:
-            for subscription in self._subscriptions:
-                for tag, copy in list(subscription.copies.items()):
-                    self._publisher.cancel(copy)
-                    subscription.give_back(tag)
-                subscription.copies.clear()
-            self._finish_when_settled()
-        self._io.later(0.2, self._free_stuck_copies)
+        self._copying.drain(self._subscriptions)
 
     def _finish_when_settled(self) -> None:
         if not self._draining or self._finishing:
@@ -453,7 +354,8 @@ class Consumer:
 
     def _finish(self) -> None:
         self._finishing = True
-        self._connection.close(lambda: self._publisher.close(self._say_end))
+        self._renewing.stop()
+        self._connection.close(lambda: self._copying.close(self._say_end))
 
     def _say_end(self) -> None:
         self._io.loop.remove_handler(self._stop.fileno())
@@ -484,13 +386,9 @@ class Consumer:
             self._io.later(self._oversight.beat_every * BEATS_EARLY, self._beat)
 
 
-def _pause(failures: int) -> float:
-    return random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)))  # noqa: S311 - no secret
-
-
 def _warn_stale(delivery: Delivery) -> None:
     logger.warning(
-        "receiver %s: the connection was lost while an event was being handled; the event comes again",
+        "receiver %s: its channel was lost while an event was being handled; the event comes again",
         delivery.registration.name,
     )
 

@@ -13,15 +13,20 @@ from domain_events.transport.script import Step, Steps
 from domain_events.transport.topology import EXCHANGE_TYPE, Queue, dead_letter_queue, main_queue
 
 
-def open_channel(connection: AnyConnection, closed: Callable[[Channel, Exception], None]) -> Step:
+def open_channel(
+    connection: AnyConnection,
+    closed: Callable[[Channel, Exception], None],
+    opened: Callable[[Channel], None] = lambda _channel: None,
+) -> Step:
     """Answers with a new channel; `closed` is told when it is gone, with the reason."""
 
     def request(done: Callable[[Channel], None]) -> None:
-        def opened(channel: Channel) -> None:
+        def on_open(channel: Channel) -> None:
             channel.add_on_close_callback(closed)
+            opened(channel)
             done(channel)
 
-        connection.channel(on_open_callback=opened)
+        connection.channel(on_open_callback=on_open)
 
     return request
 
@@ -53,8 +58,12 @@ def declare_receiver(open_another: Callable[[], Step], channel: Channel, registr
     # another one was declared after it (docs/decisions/0003).
     if registration.dead_letter:
         yield from declare_queue(channel, dead_letter_queue(registration.name))
+    yield from bind_queue(channel, registration)
+    return channel
+
+
+def bind_queue(channel: Channel, registration: Registration) -> Steps[None]:
     for key in registration.binding_keys:
         yield lambda done, key=key: channel.queue_bind(  # type: ignore[misc]
             registration.name, registration.exchange, routing_key=key, callback=done
         )
-    return channel

@@ -13,6 +13,9 @@ class IOThread:
 
     def __init__(self, name: str, crashed: Callable[[BaseException], None]) -> None:
         self.loop = IOLoop()
+        # pika guards its wake-up call with a plain lock. A signal handler or a finalizer that comes in that moment, and
+        # calls too, would wait for the very thread that it runs in.
+        self.loop._poller._waking_mutex = threading.RLock()  # type: ignore[attr-defined]
         self._crashed = crashed
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -20,8 +23,12 @@ class IOThread:
         self._thread.start()
 
     @property
+    def has_started(self) -> bool:
+        return self._thread.ident is not None
+
+    @property
     def is_current(self) -> bool:
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._thread.ident
 
     def call(self, function: Callable[[], None]) -> None:
         """Run `function` in the thread, soon. Thread-safe; dropped silently once the thread has ended."""
@@ -33,6 +40,10 @@ class IOThread:
 
     def cancel(self, handle: object) -> None:
         self.loop.remove_timeout(handle)  # type: ignore[arg-type]
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the thread. For other threads."""
+        self._thread.join(timeout)
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the thread and wait for it, unless called in it. For other threads."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from typing import TypeGuard
 
 from pika import exceptions
@@ -22,6 +21,7 @@ from domain_events.errors import (
     VirtualHostRefused,
 )
 from domain_events.settings import Broker
+from domain_events.transport.tls import handshake_problem
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>[^']*)' in vhost '[^']*': "
@@ -34,6 +34,11 @@ def connection_problem(error: BaseException | None, broker: Broker) -> SendError
     """Why `broker` could not be reached, or was lost: BrokerRefused, or ConnectionFailed when it may come back."""
     cause = _root(error)
     if isinstance(cause, exceptions.ProbableAuthenticationError) and _said_by_broker(cause):
+        if broker.mechanism == "external":
+            return LoginRefused(
+                f"{broker} refused the login by the certificate {broker.certfile} (403); "
+                f"a user must be named as its subject (ssl_cert_login_from)"
+            )
         return LoginRefused(f"{broker} refused the login of user {broker.user!r} (403); check name and password")
     if isinstance(cause, exceptions.ProbableAccessDeniedError) and _said_by_broker(cause) and not _is_passing(cause):
         return VirtualHostRefused(
@@ -45,13 +50,18 @@ def connection_problem(error: BaseException | None, broker: Broker) -> SendError
             refusal = {403: AccessRefused, 530: VirtualHostRefused}.get(cause.reply_code, BrokerRefused)
             return refusal(f"{broker} closed the connection: {_said(cause)}")
         return ConnectionFailed(f"{broker} closed the connection: {_said(cause)}")
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return TLSFailed(
-            f"{broker}: its TLS certificate is not trusted: {cause.verify_message}; "
-            f"name the authority that signed it with ?cacertfile="
+    if cause is not None and (text := handshake_problem(cause, broker)) is not None:
+        return TLSFailed(text)
+    if isinstance(cause, exceptions.AuthenticationError):
+        return BrokerRefused(
+            f"{broker} offers no login by {broker.mechanism.upper()}; it is switched on there with auth_mechanisms"
+            + (" and the plugin rabbitmq_auth_mechanism_ssl" if broker.mechanism == "external" else "")
         )
-    if isinstance(cause, ssl.SSLError):
-        return TLSFailed(f"{broker}: TLS failed: {cause.reason or cause}")
+    if isinstance(cause, exceptions.IncompatibleProtocolError) and not broker.tls:
+        return ConnectionFailed(
+            f"{broker} ended the connection before AMQP began; is port {broker.port} its TLS port? "
+            f"Then write amqps:// ({_first_line(cause)})"
+        )
     if isinstance(cause, OSError):
         return ConnectionFailed(f"{broker}: {cause.strerror or cause}")
     if isinstance(cause, exceptions.AMQPHeartbeatTimeout):

@@ -14,6 +14,7 @@ from domain_events.transport.topology import Queue
 class State(enum.Enum):
     WAITING = "waiting"  # not given to the broker, or to a connection that is lost since
     IN_FLIGHT = "in flight"  # given to the broker, no confirm yet
+    PAUSED = "paused"  # the broker did not take it; it will be submitted again
     DONE = "done"
 
 
@@ -26,11 +27,15 @@ class Publication:
         "ever_sent",
         "exchange",
         "mandatory",
+        "nacked_at",
+        "nacks",
         "needs",
         "properties",
         "returned",
         "routing_key",
+        "sent_before",
         "state",
+        "was_accused",
     )
 
     def __init__(
@@ -54,6 +59,12 @@ class Publication:
         """A queue that is declared before, once for each connection."""
         self.state = State.WAITING
         self.ever_sent = False
+        self.sent_before = False
+        """To a connection or channel that was lost before it confirmed."""
+        self.was_accused = False
+        self.nacks = 0
+        self.nacked_at = 0.0
+        """When the broker last refused to take it (time.monotonic())."""
         self.returned = False
 
     def finish(self, error: BrokerError | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import time
@@ -15,10 +16,14 @@ from pika.channel import Channel
 from pika.connection import Connection as AnyConnection
 
 from domain_events.errors import (
+    BrokerBlocked,
     BrokerError,
     BrokerRefused,
+    ConnectionFailed,
+    EventNacked,
     EventTooLarge,
     SendError,
+    SendTimeout,
     TopologyMismatch,
     Unroutable,
 )
@@ -26,7 +31,8 @@ from domain_events.settings import Broker
 from domain_events.transport.connection import Connection
 from domain_events.transport.declaring import declare_exchange, declare_queue, open_channel
 from domain_events.transport.io_thread import IOThread
-from domain_events.transport.problems import channel_problem, is_reproach
+from domain_events.transport.problems import channel_problem, is_reproach, refuses_all
+from domain_events.transport.proof import DOUBT, REST, Proof
 from domain_events.transport.publication import Publication, State
 from domain_events.transport.script import Script, Steps
 from domain_events.transport.topology import Queue
@@ -36,10 +42,17 @@ logger = logging.getLogger(__name__)
 MOST_IN_FLIGHT = 1000
 """Unconfirmed publications at a time: enough for the broker's group commit, little to send again after a loss."""
 
+MOST_BYTES_IN_FLIGHT = 16 * 1024 * 1024
+"""Of their bodies, unless a single one is larger: until the broker reads them they are in memory a second time."""
 
 LONGEST_SILENCE = 15.0
 """Seconds without an answer, after which a connection is given up. Its heartbeats prove nothing: they go on while the
 broker's side of a channel hangs (seen with RabbitMQ 3.10.8 and a queue that a crash had damaged)."""
+
+PAUSES_AFTER_NACKS = (0.25, 0.5, 1.0, 2.0)
+"""Seconds before a publication that the broker did not take is sent again; then its owner is told. A quorum queue whose
+leader died takes nothing until another is elected. A full queue is no better for it, and what is bound besides it gets
+the event each time."""
 
 MOST_PATIENCE = 600.0
 """Seconds. The silence that is borne doubles each time that it came to nothing: a queue without a majority of its
@@ -59,7 +72,9 @@ class Publisher:
         exchange: str | None = None,
         longest_pause: float = 2.0,
         longest_silence: float = LONGEST_SILENCE,
+        asks_for_proof: bool = False,
     ) -> None:
+        """`asks_for_proof`: a connection that may be dead is put to the test, see `proof`."""
         self._io = io
         self._exchange = exchange
         self._longest_pause = longest_pause
@@ -77,7 +92,9 @@ class Publisher:
         self._channel: Channel | None = None
         self._waiting: deque[Publication] = deque()
         self._in_flight: dict[int, Publication] = {}  # by delivery tag, oldest first
+        self._bytes_in_flight = 0
         self._next_tag = 1
+        self._channel_since = 0.0
         self._declared: dict[str, float] = {}  # queue -> when, by this connection
         self._failures = 0
         self._pause: object | None = None
@@ -88,6 +105,11 @@ class Publisher:
         self._heard_at = 0.0
         self._patience = longest_silence
         self._watch: object | None = None
+        self._watch_interval = min(1.0, longest_silence / 2)
+        self._proof: Proof | None = None
+        if asks_for_proof:
+            self._proof = Proof(self._pump)
+            self._watch_interval = min(self._watch_interval, DOUBT / 2)
 
     @property
     def problem(self) -> str | None:
@@ -99,7 +121,7 @@ class Publisher:
         """For how many seconds the broker has answered nothing of what it was asked; 0 when it owes no answer."""
         if self._connection.blocked or not self._is_owed():
             return 0.0
-        return time.monotonic() - self._heard_at
+        return time.monotonic() - max(self._heard_at, self._proof.heard_at if self._proof is not None else 0.0)
 
     def age(self, queue: Queue) -> float:
         """At least how many seconds ago `queue` was declared."""
@@ -114,6 +136,28 @@ class Publisher:
         if publication.state is State.WAITING:
             self._waiting.remove(publication)
         publication.state = State.DONE
+
+    def cancel_all(self, publications: Sequence[Publication]) -> None:
+        """As `cancel` for each of them, in one go."""
+        for publication in publications:
+            publication.state = State.DONE
+        self._waiting = deque(publication for publication in self._waiting if publication.state is not State.DONE)
+
+    def verdict(self, publication: Publication, timeout: float) -> SendError:
+        """Why nobody waits for this one any longer, and whether it may have arrived."""
+        problem = self.problem
+        if publication.state is State.PAUSED:
+            return nacked()
+        if publication.ever_sent:
+            return SendTimeout(
+                f"no confirm within {timeout:g} s; the event may have arrived" + (f" ({problem})" if problem else "")
+            )
+        kind = ConnectionFailed
+        if self._connection.blocked:
+            kind = BrokerBlocked
+        elif isinstance(self._problem, ConnectionFailed):
+            kind = type(self._problem)
+        return kind(f"not sent within {timeout:g} s: {problem or 'the broker does not answer'}")
 
     def distrust(self) -> None:
         """Drop a connection that takes what it is given and answers nothing; work goes on with a new one."""
@@ -159,11 +203,16 @@ class Publisher:
 
     def _start_channel(self) -> None:
         self._expect_answer()
+        self._heard_at = time.monotonic()
         self._script = Script(self._channel_steps(), done=self._on_channel, failed=self._on_channel_failed)
         self._script.start()
 
     def _channel_steps(self) -> Steps[Channel]:
         assert self._amqp is not None
+        if not self._amqp.publisher_confirms:
+            raise BrokerRefused(
+                "the broker, or what stands before it, knows no publisher confirms: nobody could say what has arrived"
+            )
         another = partial(open_channel, self._amqp, self._on_channel_closed)
         channel: Channel = yield another()
         self._heard_at = time.monotonic()
@@ -179,13 +228,16 @@ class Publisher:
         self._problem = None
         self._channel = channel
         self._next_tag = 1
+        self._channel_since = time.monotonic()
         self._declared.clear()
         self._heard_at = time.monotonic()
+        if self._proof is not None:
+            self._proof.begin(channel, self.login_time)
         self._pump()
 
     def _on_channel_failed(self, error: Exception) -> None:
         self._opening = False
-        problem = channel_problem(error)
+        problem = error if isinstance(error, BrokerError) else channel_problem(error)
         self._problem = problem
         if isinstance(problem, (BrokerRefused, TopologyMismatch)):
             self._fail_all(problem)
@@ -202,18 +254,18 @@ class Publisher:
         self._take_back()
         if isinstance(error, BrokerRefused) and self._channel is None:
             self._fail_all(error)
-        self._channel = None
+        self._forget_channel()
         self._pause_then_open()
 
     def _on_channel_closed(self, channel: Channel, error: Exception) -> None:
-        if self.closing:
+        if self.closing or isinstance(error, exceptions.ChannelClosedByClient):
             return
         if self._script is not None and self._script.running:
             self._script.throw(error)
             return
         if channel is not self._channel or not isinstance(error, exceptions.ChannelClosedByBroker):
             return  # of an earlier channel, or the whole connection is going: _on_lost follows
-        self._channel = None
+        self._forget_channel()
         self._failures = 0  # the broker is there and talks to us
         if self._declaring is not None and self._declaring.running:
             self._declaring.throw(error)
@@ -221,10 +273,25 @@ class Publisher:
         elif error.reply_code == 404 and not self._exchange_was_missing:
             # The exchange was deleted under us. It is declared with the next channel.
             self._exchange_was_missing = True
+            if len(self._in_flight) == 1:
+                [refused] = self._in_flight.values()
+                refused.ever_sent = refused.sent_before
             self._take_back()
         else:
             self._convict(channel_problem(error), error)
         self._pause_then_open()
+
+    def _forget_channel(self) -> None:
+        self._channel = None
+        if self._proof is not None:
+            self._proof.end()
+
+    def _renew_channel(self, channel: Channel) -> None:
+        self._forget_channel()
+        self._opening = True
+        if channel.is_open:
+            channel.close()
+        self._start_channel()
 
     def _pause_then_open(self) -> None:
         if self.closing or self._pause is not None or not self._has_work():
@@ -247,32 +314,44 @@ class Publisher:
     def _pump(self) -> None:
         """Give the broker what waits, as far as the window allows."""
         # What a blocked connection is given is only kept in memory, and nobody can withdraw it any more.
-        while (
-            self._waiting
-            and self._channel is not None
-            and len(self._in_flight) < self._window()
-            and not self._connection.blocked
-        ):
+        while self._waiting and self._channel is not None and not self._connection.blocked:
             publication = self._waiting[0]
             if publication.state is State.DONE:
                 self._waiting.popleft()
                 continue
+            if not self._has_room_for(publication):
+                return  # goes on with the next confirm
+            if self._proof is not None and self._proof.is_needed(REST):
+                self._expect_answer()
+                self._proof.ask()
+                return  # goes on with the answer
+            if publication.nacked_at > self._channel_since:
+                # RabbitMQ 3.10 opens a channel to a queue without leader that takes nothing from it ever after.
+                if not self._in_flight:
+                    self._renew_channel(self._channel)
+                return  # goes on with the last confirm, or the new channel
             if publication.needs is not None and publication.needs.name not in self._declared:
                 self._declare(publication.needs)
                 return  # goes on when the queue is there
             self._waiting.popleft()
             self._publish(self._channel, publication)
 
-    def _window(self) -> int:
-        return 1 if self._suspects > 0 else MOST_IN_FLIGHT
+    def _has_room_for(self, publication: Publication) -> bool:
+        if not self._in_flight:
+            return True
+        if self._suspects > 0 or len(self._in_flight) >= MOST_IN_FLIGHT:
+            return False
+        return self._bytes_in_flight + len(publication.body) <= MOST_BYTES_IN_FLIGHT
 
     def _publish(self, channel: Channel, publication: Publication) -> None:
         publication.state = State.IN_FLIGHT
+        publication.sent_before = publication.ever_sent
         publication.ever_sent = True
         publication.returned = False
         self._expect_answer()
         self._in_flight[self._next_tag] = publication
         self._next_tag += 1
+        self._bytes_in_flight += len(publication.body)
         channel.basic_publish(
             publication.exchange,
             publication.routing_key,
@@ -320,6 +399,8 @@ class Publisher:
 
     def _on_confirm(self, frame: Any) -> None:
         self._heard_at = time.monotonic()
+        if self._proof is not None:
+            self._proof.heard()
         self._patience = self._longest_silence
         self._failures = 0
         method = frame.method
@@ -331,10 +412,11 @@ class Publisher:
             publication = self._in_flight.pop(tag, None)
             if publication is None:
                 continue
+            self._bytes_in_flight -= len(publication.body)
             self._suspects -= self._suspects > 0
             self._exchange_was_missing = False
             if not taken:
-                publication.finish(SendError("the broker did not take the event (nack): a queue is full or failing"))
+                self._on_nack(publication)
             elif publication.returned:
                 if publication.needs is not None:
                     self._declared.pop(publication.needs.name, None)
@@ -344,18 +426,38 @@ class Publisher:
                 publication.finish(None)
         self._work()
 
+    def _on_nack(self, publication: Publication) -> None:
+        if publication.state is State.DONE:
+            return
+        publication.nacks += 1
+        if publication.nacks > len(PAUSES_AFTER_NACKS):
+            publication.finish(nacked())
+            return
+        publication.state = State.PAUSED
+        publication.nacked_at = time.monotonic()
+        # All that are nacked together come back together, in their order.
+        self._io.later(PAUSES_AFTER_NACKS[publication.nacks - 1], partial(self._end_pause, publication))
+
+    def _end_pause(self, publication: Publication) -> None:
+        if publication.state is State.PAUSED and not self.closing:
+            publication.state = State.WAITING
+            self.submit(publication)
+
     # Silence
 
     def _is_owed(self) -> bool:
         """Whether the broker has been asked for something that it has not answered."""
-        scripts = (self._script, self._declaring)
-        return bool(self._in_flight) or any(script is not None and script.running for script in scripts)
+        is_asked = self._proof is not None and self._proof.is_asked
+        return bool(self._in_flight) or is_asked or self._runs_script()
+
+    def _runs_script(self) -> bool:
+        return any(script is not None and script.running for script in (self._script, self._declaring))
 
     def _expect_answer(self) -> None:
         if not self._is_owed():
             self._heard_at = time.monotonic()
         if self._watch is None:
-            self._watch = self._io.later(min(1.0, self._longest_silence / 2), self._check_silence)
+            self._watch = self._io.later(self._watch_interval, self._check_silence)
 
     def _check_silence(self) -> None:
         self._watch = None
@@ -363,14 +465,27 @@ class Publisher:
             return
         if self._connection.blocked:
             self._heard_at = time.monotonic()
-        elif self.silence >= self._patience:
+            if self._proof is not None:
+                self._proof.excuse()
+        elif self._proof is not None and self._is_dead(self._proof):
+            logger.warning("the connection to the broker does not answer; connecting again")
+            self.distrust()
+            return
+        elif time.monotonic() - self._heard_at >= self._patience:
             logger.warning(
                 "the broker has not answered for %g s%s; connecting again", self._patience, self._let_others_go_first()
             )
             self._patience = min(self._patience * 2, MOST_PATIENCE)
             self.distrust()
             return
-        self._watch = self._io.later(min(1.0, self._longest_silence / 2), self._check_silence)
+        self._watch = self._io.later(self._watch_interval, self._check_silence)
+
+    def _is_dead(self, proof: Proof) -> bool:
+        if self._channel is None:
+            return self._runs_script() and time.monotonic() - self._heard_at >= proof.patience
+        if self._in_flight and proof.is_needed(DOUBT):
+            proof.ask()
+        return proof.has_failed()
 
     def _let_others_go_first(self) -> str:
         """A queue that answers nothing must not stop the copies for other queues. Returns its name, for the log.
@@ -397,7 +512,11 @@ class Publisher:
             if publication.state is State.IN_FLIGHT:
                 publication.state = State.WAITING
         self._waiting.extendleft(reversed(self._in_flight.values()))
+        self._forget_in_flight()
+
+    def _forget_in_flight(self) -> None:
         self._in_flight.clear()
+        self._bytes_in_flight = 0
 
     def _convict(self, problem: BrokerError, error: exceptions.ChannelClosed | exceptions.ConnectionClosed) -> None:
         """The broker closed the channel or the connection because of one publication, without saying which one.
@@ -407,17 +526,40 @@ class Publisher:
         """
         flying = [publication for publication in self._in_flight.values() if publication.state is State.IN_FLIGHT]
         # One that was given up counts too: it may be the one.
-        if len(flying) == len(self._in_flight) == 1:
-            self._in_flight.clear()
-            self._suspects = 0 if self._suspects <= 1 else self._suspects - 1
-            if error.reply_code == 406 and "larger than" in error.reply_text:
-                problem = EventTooLarge(f"the event has {len(flying[0].body)} bytes: {error.reply_text}")
-            flying[0].finish(problem)
-        else:
+        if not len(flying) == len(self._in_flight) == 1:
             self._suspects = len(flying)
             self._take_back()
+            return
+        [accused] = flying
+        if self._exchange is not None and not isinstance(problem, BrokerRefused) and not accused.was_accused:
+            # A broker that stumbles says such things, too. An event that is really to blame makes it do so again.
+            accused.was_accused = True
+            self._take_back()
+            return
+        self._forget_in_flight()
+        self._suspects = 0 if self._suspects <= 1 else self._suspects - 1
+        if error.reply_code == 406 and "larger than" in error.reply_text:
+            problem = EventTooLarge(f"the event has {len(accused.body)} bytes: {error.reply_text}")
+        accused.finish(_truth(problem, accused))
+        if self._exchange is not None and refuses_all(error):
+            self._fail_all(problem)
 
     def _fail_all(self, problem: BrokerError) -> None:
         self._take_back()
+        self._suspects = 0
         while self._waiting:
-            self._waiting.popleft().finish(problem)
+            publication = self._waiting.popleft()
+            publication.finish(_truth(problem, publication))
+
+
+def nacked() -> EventNacked:
+    return EventNacked("the broker did not take the event (nack): a queue is full or failing")
+
+
+def _truth(problem: BrokerError, publication: Publication) -> BrokerError:
+    """The problem as the owner of this publication shall see it. For nobody else: an exception is raised once."""
+    mine = copy.copy(problem)
+    sent_before = publication.sent_before if publication.state is State.IN_FLIGHT else publication.ever_sent
+    if sent_before and isinstance(problem, BrokerRefused):
+        mine.args = (f"{problem}; an earlier attempt may have arrived",)
+    return mine

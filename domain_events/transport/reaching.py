@@ -61,7 +61,12 @@ class Reaching:
         self._ended: Callable[[], None] | None = None
 
     def start(self) -> None:
-        self._left = random.sample(self._brokers, len(self._brokers))
+        try:
+            nodes = list(self._brokers)  # may read a file, so only once
+        except ConfigurationError as error:
+            self._failed(BrokerRefused(str(error)))
+            return
+        self._left = random.sample(nodes, len(nodes))
         self._problems = []
         self._try_next()
 
@@ -116,8 +121,7 @@ class Reaching:
             self._forget_timer()
             self._try_next()
         elif not self._logins:
-            refused = [problem for problem in self._problems if isinstance(problem, BrokerRefused)]
-            self._failed((refused or self._problems)[-1])
+            self._failed(_together(self._problems))
 
     def _give_up_all(self) -> None:
         self._forget_timer()
@@ -136,6 +140,20 @@ class Reaching:
         if self._ended is not None and not self._given_up:
             ended, self._ended = self._ended, None
             ended()
+
+
+def _together(problems: Sequence[SendError]) -> SendError:
+    """What several nodes said. Refused is only what all have refused: a node that has left its cluster, or is being set
+    up, knows no virtual host and no user; those that do not answer may."""
+    hopeful = [problem for problem in problems if not isinstance(problem, BrokerRefused)]
+    said = {str(problem): problem for problem in hopeful or problems}
+    if hopeful:
+        said |= {str(problem): problem for problem in problems if isinstance(problem, BrokerRefused)}
+    kinds = {type(problem) for problem in hopeful or problems}
+    if len(said) == 1:
+        return problems[-1]
+    common = BrokerRefused if not hopeful else ConnectionFailed
+    return (kinds.pop() if len(kinds) == 1 else common)("; ".join(said))
 
 
 def first_answer(login: float) -> float:
@@ -159,7 +177,8 @@ def cut(connection: AnyConnection | None) -> None:
     sock = socket_of(connection)
     if sock is not None:
         with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+            # Not that of an SSLSocket: it would go on in the clear, and pika take what is still encrypted for AMQP.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def socket_of(connection: AnyConnection | None) -> socket.socket | None:

@@ -14,8 +14,20 @@ from domain_events.registration import LARGEST_PREFETCH, Registration
 from domain_events.transport.declaring import declare_receiver, open_channel
 from domain_events.transport.handover import Lane
 from domain_events.transport.publication import Publication
-from domain_events.transport.script import Script, Steps
+from domain_events.transport.script import Clock, NoAnswer, Script, Steps
 from domain_events.transport.unsettled import Unsettled
+
+LONGEST_SILENCE = 15.0
+MOST_PATIENCE = 600.0
+"""Seconds without an answer, after which a channel is given up for a new one: from the first to the second, doubling.
+A queue that hangs in the broker, or has no majority of its nodes, keeps a channel waiting for ever without a word. What
+it was asked for, it still does when it comes back, so asking often does not help."""
+
+SMALLEST_FRAME = 4096
+"""Bytes, that every AMQP peer must accept (AMQP 0-9-1, section 2.3.7)."""
+
+HEADER_FRAME = 20
+"""Bytes of a header frame that are no properties (AMQP 0-9-1, sections 2.3.5 and 2.3.5.2)."""
 
 DEFAULT_PREFETCH = 16
 """Few enough to be shared fairly between processes, enough to keep one busy: see docs/decisions/0005."""
@@ -60,6 +72,11 @@ class Delivery:
         """The channel is gone, and the broker gives the event to somebody again."""
         return self.channel is not self.subscription.channel
 
+    @property
+    def largest_headers(self) -> int:
+        """Bytes of properties, headers and all, that the broker takes: they go in one frame."""
+        return self.subscription.largest_frame - HEADER_FRAME
+
     def when_settled(self, told: Callable[[bool], None]) -> None:
         """Told in the I/O thread whether the broker has its ack, or it comes again. Ask before you settle it."""
         watched = self.subscription.watched
@@ -72,7 +89,9 @@ class Delivery:
 class Subscription:
     """Belongs into the I/O thread."""
 
-    def __init__(self, registration: Registration, lane: Lane, deliver: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, registration: Registration, lane: Lane, deliver: Callable[[Delivery], None], *, clock: Clock
+    ) -> None:
         self.registration = registration
         self.lane = lane
         self.prefetch = registration.prefetch or default_prefetch(registration.concurrency)
@@ -82,11 +101,18 @@ class Subscription:
         self.watched: dict[tuple[Channel, int], Callable[[bool], None]] = {}  # who asks what becomes of a delivery
         self._answering: dict[tuple[Channel, int], Callable[[bool], None]] = {}  # acked, but does the broker know it?
         self.channel: Channel | None = None
+        self.largest_frame = SMALLEST_FRAME
+        """Bytes, as agreed on with the broker for this connection."""
         self.consuming = False
         self.failures = 0
         self.pause: object | None = None
+        self.is_served = False
+        """Whether the broker has answered anything since the start: if not, it serves the whole connection no more."""
         self._deliver = deliver
+        self._clock = clock
+        self._patience = LONGEST_SILENCE
         self._script: Script[str] | None = None
+        self._opened: Channel | None = None  # the newest
         self._consumer_tag: str | None = None
 
     def start(
@@ -110,13 +136,26 @@ class Subscription:
             self._consumer_tag = consumer_tag
             self.consuming = True
             self.failures = 0
+            self._patience = LONGEST_SILENCE
             consuming()
 
         def not_done(error: Exception) -> None:
             self.reset()
+            if isinstance(error, NoAnswer):
+                self._patience = min(self._patience * 2, MOST_PATIENCE)
+                # Goes out when the broker has answered what it was asked before.
+                self._close_channel()
             failed(error)
 
-        script = self._script = Script(self._steps(connection, closed, cancelled), done=done, failed=not_done)
+        self.is_served = False
+        self.largest_frame = int(connection.params.frame_max)
+        script = self._script = Script(
+            self._steps(connection, closed, cancelled),
+            done=done,
+            failed=not_done,
+            clock=self._clock,
+            patience=self._patience,
+        )
         script.start()
 
     def _steps(
@@ -125,7 +164,7 @@ class Subscription:
         closed: Callable[[Channel, Exception], None],
         cancelled: Callable[[], None],
     ) -> Steps[str]:
-        another = partial(open_channel, connection, closed)
+        another = partial(open_channel, connection, closed, opened=self._on_channel)
         channel: Channel = yield another()
         channel = yield from declare_receiver(another, channel, self.registration)
         yield lambda done: channel.basic_qos(prefetch_count=self.prefetch, callback=done)
@@ -134,7 +173,18 @@ class Subscription:
         frame: Any = yield lambda done: channel.basic_consume(self.registration.name, self._on_message, callback=done)
         return str(frame.method.consumer_tag)
 
+    def _on_channel(self, channel: Channel) -> None:
+        self.is_served = True
+        self._opened = channel
+
+    def _close_channel(self) -> None:
+        channel, self._opened = self._opened, None
+        if channel is not None and channel.is_open:
+            channel.close()
+
     def _on_message(self, channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
+        if channel is not self.channel:
+            return  # given up; its deliveries go back when the broker closes it
         tag = method.delivery_tag
         routing_key = method.routing_key
         if not isinstance(routing_key, str):  # no UTF-8
@@ -147,8 +197,7 @@ class Subscription:
         if self._script is not None and self._script.running:
             self._script.cancel()
             # The broker may have begun to deliver: what is given back would come straight back to us.
-            if self.channel is not None and self.channel.is_open:
-                self.channel.close()
+            self._close_channel()
         if self._consumer_tag is not None and self.channel is not None and self.channel.is_open:
             # pika itself gives back what is on its way to us still.
             self.channel.basic_cancel(self._consumer_tag)

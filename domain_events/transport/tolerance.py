@@ -23,7 +23,15 @@ DEEPEST = 64
 """Tables and arrays within each other that are kept. What can only just be read could not be written again by code that
 is called a little deeper."""
 
-_UNREADABLE = (ValueError, OverflowError, OSError, RecursionError, exceptions.InvalidFieldTypeException)
+_UNREADABLE = (
+    ValueError,
+    ArithmeticError,
+    OSError,
+    RecursionError,
+    struct.error,
+    exceptions.InvalidFieldTypeException,
+)
+_WITH_REPLY_TEXT = (spec.Connection.Close, spec.Channel.Close, spec.Basic.Return)
 _SIZES = {b"T": 8, b"d": 8, b"f": 4}
 _WITH_LENGTH = b"FASx"
 
@@ -50,7 +58,15 @@ class TolerantConnection(pika.SelectConnection):
             return _read_header(self._frame_buffer)  # type: ignore[attr-defined]
         if type(value) is frame.Header and _nests_deeper(value.properties.headers, 1 + DEEPEST):
             return _read_header(self._frame_buffer)  # type: ignore[attr-defined]
+        if type(value) is frame.Method and isinstance(value.method, _WITH_REPLY_TEXT):
+            _mend_reply_text(value.method)
         return consumed, value
+
+
+def _mend_reply_text(method: Any) -> None:
+    """RabbitMQ cuts it at 255 bytes, also in the middle of a character; pika then leaves it as bytes."""
+    if isinstance(method.reply_text, bytes):
+        method.reply_text = method.reply_text.decode(errors="replace")
 
 
 def _read_header(buffer: bytes) -> tuple[int, frame.Header]:
@@ -63,28 +79,41 @@ def _read_header(buffer: bytes) -> tuple[int, frame.Header]:
 
 
 def read_properties(encoded: bytes) -> BasicProperties:
-    """Properties with those of their headers that can be read.
+    """Properties with those of their headers that can be read. Whatever it is given, it raises nothing."""
+    try:
+        return _read_properties(encoded)
+    except _UNREADABLE:
+        return BasicProperties(headers={HEADERS_LEFT_OUT: 1})
 
-    The layout is AMQP 0-9-1, section 4.2.6.1: flags, then the properties that they announce, in order.
-    """
+
+def _read_properties(encoded: bytes) -> BasicProperties:
+    """The layout is AMQP 0-9-1, section 4.2.6.1: flags, then the properties that they announce, in order."""
     (flags,) = struct.unpack_from(">H", encoded)
     begin = 2
     for flag in (BasicProperties.FLAG_CONTENT_TYPE, BasicProperties.FLAG_CONTENT_ENCODING):
         if flags & flag:
             _, begin = decode_short_string(encoded, begin)
-    (size,) = struct.unpack_from(">I", encoded, begin)
-    end = begin + 4 + size
+    headers: dict[Any, Any] = {HEADERS_LEFT_OUT: 1}
+    end = begin
+    if flags & BasicProperties.FLAG_HEADERS:
+        (size,) = struct.unpack_from(">I", encoded, begin)
+        end = begin + 4 + size
+        headers = _read_table(encoded[:end], begin + 4)
     others = struct.pack(">H", flags & ~BasicProperties.FLAG_HEADERS) + encoded[2:begin] + encoded[end:]
     properties = BasicProperties()
-    properties.decode(others)
-    properties.headers = _read_table(encoded, begin + 4, end)
+    try:
+        properties.decode(others)
+    except _UNREADABLE:  # what was read of them is there
+        headers[HEADERS_LEFT_OUT] += 1
+    properties.headers = headers
     return properties
 
 
-def _read_table(encoded: bytes, offset: int, end: int) -> dict[Any, Any]:
+def _read_table(encoded: bytes, offset: int) -> dict[Any, Any]:
+    """From `offset` to the end."""
     table: dict[Any, Any] = {}
     left_out = 0
-    while offset < end:
+    while offset < len(encoded):
         name, offset = decode_short_string(encoded, offset)
         try:
             value, after = decode_value(encoded, offset)
@@ -93,14 +122,14 @@ def _read_table(encoded: bytes, offset: int, end: int) -> dict[Any, Any]:
             kind = encoded[offset : offset + 1]
             if kind in _SIZES:
                 offset += 1 + _SIZES[kind]
-            elif kind in _WITH_LENGTH:
+            elif kind in _WITH_LENGTH and offset + 5 <= len(encoded):
                 offset += 5 + int(struct.unpack_from(">I", encoded, offset + 1)[0])
             else:
                 break  # nobody knows where the next one begins
         else:
             offset = after
-            if _nests_deeper(value, DEEPEST):
-                left_out += 1
+            if offset > len(encoded) or _nests_deeper(value, DEEPEST):
+                left_out += 1  # a value that ends beyond the table was cut
             else:
                 table[name] = value
     table[HEADERS_LEFT_OUT] = left_out

@@ -16,9 +16,12 @@ from typing import Any, TypeGuard
 
 from pika import BasicProperties, exceptions
 
+from domain_events.errors import MalformedEvent
 from domain_events.events import DomainEvent
 from domain_events.names import LONGEST_KEY
 from domain_events.oversight import Suspicion
+from domain_events.policy import LONGEST_REASON
+from domain_events.showing import one_line, printable
 from domain_events.transport.tolerance import HEADERS_LEFT_OUT
 
 CLOUDEVENTS = "application/cloudevents+json"
@@ -36,13 +39,22 @@ PID = "domain-events-pid"
 DEAD_AT = "domain-events-dead-at"
 CODE_VERSION = "domain-events-code-version"
 
+_OF_A_DEAD_LETTER = frozenset(
+    {REASON, ERROR_TYPE, ERROR_MESSAGE, TRACEBACK, RECEIVER, HOST, PID, DEAD_AT, CODE_VERSION}
+)
+_WORDS = frozenset({REASON, ERROR_TYPE, ERROR_MESSAGE, CODE_VERSION})
+"""Those of ours that may be long."""
 
+LONGEST_TYPE = 200
 LONGEST_MESSAGE = 2_000
 LONGEST_TRACEBACK = 16_000
 LARGEST_HEADERS = 60_000
 """Bytes. The header block is one frame; 64 KiB is half of RabbitMQ's default frame_max."""
 
 _MOST_RETRIES = 2**31
+_LATEST = 253402300799.0  # the end of the year 9999, the last of most calendars
+_LONGEST_ESCAPED_KEY = 4 * LONGEST_KEY  # of a routing key that is no UTF-8: see `subscription`
+_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "bzip2", "lz4", "snappy", "xz"})
 
 # The broker's own notes. From 4.0 on it ignores these when a client sends them; before, x-death counts that we sent
 # would be believed, and CC would make more copies.
@@ -110,9 +122,16 @@ def read_event(properties: BasicProperties, body: bytes, retries: int) -> Domain
     """The event in a delivery. Raises MalformedEvent with the reason."""
     content_type = properties.content_type
     stamp = _time_of(properties)
-    if isinstance(content_type, str) and content_type.partition(";")[0].strip().lower() == CLOUDEVENTS:
-        return DomainEvent.from_cloudevent(body, default_timestamp=stamp, retries=retries)
-    return DomainEvent.from_json(body, default_id=_id_of(properties), default_timestamp=stamp, retries=retries)
+    try:
+        if isinstance(content_type, str) and content_type.partition(";")[0].strip().lower() == CLOUDEVENTS:
+            return DomainEvent.from_cloudevent(body, default_timestamp=stamp, retries=retries)
+        return DomainEvent.from_json(body, default_id=_id_of(properties), default_timestamp=stamp, retries=retries)
+    except MalformedEvent as malformed:
+        # Never unpacked: a few kilobytes could become gigabytes.
+        encoding = str(properties.content_encoding).lower()
+        if encoding in _COMPRESSIONS:
+            raise MalformedEvent(f"the body is compressed ({encoding}); only plain JSON can be read") from None
+        raise malformed
 
 
 def read_progress(routing_key: str, headers: Mapping[str, Any] | None) -> Progress:
@@ -129,8 +148,13 @@ def read_progress(routing_key: str, headers: Mapping[str, Any] | None) -> Progre
     )
 
 
-def retry_properties(properties: BasicProperties, progress: Progress, now: float) -> BasicProperties:
-    """The properties of a retry copy: everything of the original, one retry more."""
+def retry_properties(
+    properties: BasicProperties, progress: Progress, now: float, *, largest: int = LARGEST_HEADERS
+) -> BasicProperties:
+    """The properties of a retry copy: everything of the original, one retry more.
+
+    `largest`: bytes that the broker takes in one header frame, of which LARGEST_HEADERS are used at most.
+    """
     return _copied(
         properties,
         {
@@ -138,6 +162,7 @@ def retry_properties(properties: BasicProperties, progress: Progress, now: float
             RETRIES: progress.retries + 1,
             FIRST_FAILED_AT: _seconds(progress.first_failed_at or now),
         },
+        largest,
     )
 
 
@@ -149,8 +174,9 @@ def dead_letter_properties(
     receiver: str,
     now: float,
     code_version: str | None = None,
+    largest: int = LARGEST_HEADERS,
 ) -> BasicProperties:
-    """The properties of a dead letter: everything of the original, and why it was given up."""
+    """The properties of a dead letter: everything of the original, and why it was given up. `largest`: as above."""
     notes: dict[str, Any] = {
         ROUTING_KEY: progress.routing_key,
         RETRIES: progress.retries,
@@ -159,24 +185,28 @@ def dead_letter_properties(
         RECEIVER: receiver,
         HOST: socket.gethostname(),
         PID: os.getpid(),
-        REASON: shorten(failure.reason, LONGEST_MESSAGE),
-        ERROR_TYPE: failure.error_type,
+        REASON: one_line(failure.reason, LONGEST_REASON),
+        ERROR_TYPE: None if failure.error_type is None else one_line(failure.error_type, LONGEST_TYPE),
         ERROR_MESSAGE: None if failure.error_message is None else shorten(failure.error_message, LONGEST_MESSAGE),
         TRACEBACK: None if failure.traceback is None else shorten(failure.traceback, LONGEST_TRACEBACK),
         CODE_VERSION: code_version,
     }
-    return _copied(properties, {name: value for name, value in notes.items() if value is not None})
+    return _copied(properties, {name: value for name, value in notes.items() if value is not None}, largest)
 
 
 def moved_properties(properties: BasicProperties, routing_key: str) -> BasicProperties:
     """The properties of an event that goes on in another queue, no retry more: everything of the original."""
     progress = read_progress(routing_key, properties.headers)
-    return _copied(properties, {ROUTING_KEY: progress.routing_key})
+    return _copied(properties, {ROUTING_KEY: progress.routing_key}, strip=frozenset())
 
 
 def shorten(text: str, longest: int) -> str:
-    """At most `longest` characters of `text`, from both ends; printable as UTF-8."""
-    text = text.encode("utf-8", "backslashreplace").decode()
+    """At most `longest` characters of `text`, from both ends. Its lines stay lines; all else is printable."""
+    # Twice: escapes are longer than what they stand for, and a text of megabytes is not worth a walk through all of it.
+    return _both_ends(printable(_both_ends(text, longest), keep="\n\t"), longest)
+
+
+def _both_ends(text: str, longest: int) -> str:
     if len(text) <= longest:
         return text
     gap = f"\n... {len(text) - longest} characters left out ...\n"
@@ -184,11 +214,18 @@ def shorten(text: str, longest: int) -> str:
     return text[: kept // 2] + gap + text[len(text) - (kept - kept // 2) :]
 
 
-def _copied(properties: BasicProperties, notes: dict[str, Any]) -> BasicProperties:
+def _copied(
+    properties: BasicProperties,
+    notes: dict[str, Any],
+    largest: int = LARGEST_HEADERS,
+    *,
+    strip: frozenset[str] = _OF_A_DEAD_LETTER,
+) -> BasicProperties:
+    """`notes`: headers of ours. `strip`: those that were put there by somebody else, and are not to be believed."""
     foreign = {
         name: value
         for name, value in (properties.headers or {}).items()
-        if not _is_of_the_broker(name) and name not in notes
+        if not _is_of_the_broker(name) and name not in notes and name not in strip
     }
     copy = BasicProperties(
         content_type=properties.content_type,
@@ -212,8 +249,9 @@ def _copied(properties: BasicProperties, notes: dict[str, Any]) -> BasicProperti
         foreign = {name: _writable(name, value) for name, value in foreign.items()}
         copy.headers = {**foreign, **notes}
         size = _size(copy)
-    if size > LARGEST_HEADERS:
-        _make_room(copy, foreign, notes)
+    largest = min(largest, LARGEST_HEADERS)
+    if size > largest:
+        _make_room(copy, foreign, notes, largest)
     return copy
 
 
@@ -222,7 +260,7 @@ def _is_of_the_broker(name: str | bytes) -> bool:
     return isinstance(name, str) and (name in _BROKER_HEADERS or name.startswith(_BROKER_PREFIXES))
 
 
-_UNWRITABLE = (struct.error, OverflowError, exceptions.UnsupportedAMQPFieldException)
+_UNWRITABLE = (struct.error, ArithmeticError, ValueError, exceptions.UnsupportedAMQPFieldException)
 
 
 def _writable(name: str, value: Any) -> Any:
@@ -230,22 +268,44 @@ def _writable(name: str, value: Any) -> Any:
     try:
         _size(BasicProperties(headers={name: value}))
     except _UNWRITABLE:
-        return str(value)
+        return shorten(str(value), LONGEST_MESSAGE)
     return value
 
 
-def _make_room(copy: BasicProperties, foreign: dict[str, Any], notes: dict[str, Any]) -> None:
-    """Cut the traceback, then leave out the largest foreign headers, until the header block fits."""
+def _make_room(copy: BasicProperties, foreign: dict[str, Any], notes: dict[str, Any], most: int) -> None:
+    """Cut the traceback, then leave out the largest foreign headers, then cut our words, until the header block fits.
+
+    What is left then are names, which have bounds of their own: they fit into the smallest frame that there is.
+    """
     if TRACEBACK in notes:
-        notes[TRACEBACK] = shorten(notes[TRACEBACK], LONGEST_TRACEBACK // 4)
-    sizes = {name: _size(BasicProperties(headers={name: value})) for name, value in foreign.items()}
-    left_out = 0
+        notes[TRACEBACK] = shorten(notes[TRACEBACK], min(LONGEST_TRACEBACK // 4, most // 16))
     copy.headers = {**foreign, **notes}
-    while _size(copy) > LARGEST_HEADERS and foreign:
-        largest = max(foreign, key=sizes.__getitem__)
-        del foreign[largest]
+    excess = _size(copy) - most
+    if excess <= 0:
+        return
+    left_out = foreign.pop(HEADERS_LEFT_OUT, 0)
+    if not isinstance(left_out, int):
+        left_out = 0  # somebody else's
+    excess += _size_of_header(HEADERS_LEFT_OUT, 2**31)
+    # Once over all of them: there may be tens of thousands.
+    sizes = {name: _size_of_header(name, value) for name, value in foreign.items()}
+    for name in sorted(foreign, key=sizes.__getitem__, reverse=True):
+        if excess <= 0:
+            break
+        del foreign[name]
+        excess -= sizes[name]
         left_out += 1
-        copy.headers = {**foreign, **notes, HEADERS_LEFT_OUT: left_out}
+    if excess > 0:
+        notes.pop(TRACEBACK, None)
+        for name in _WORDS & notes.keys():
+            notes[name] = one_line(notes[name], most // 40)
+    copy.headers = {**foreign, **notes}
+    if left_out:
+        copy.headers[HEADERS_LEFT_OUT] = min(left_out, 2**31)
+
+
+def _size_of_header(name: str, value: Any) -> int:
+    return _size(BasicProperties(headers={name: value})) - _size(BasicProperties(headers={}))
 
 
 def _size(properties: BasicProperties) -> int:
@@ -258,7 +318,7 @@ def _seconds(moment: float) -> str:
 
 
 def _is_routing_key(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= LONGEST_KEY
+    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= _LONGEST_ESCAPED_KEY
 
 
 def _read_retries(value: object) -> int:
@@ -273,7 +333,7 @@ def _read_seconds(value: object) -> float | None:
         moment = float(value) if isinstance(value, str) else math.nan
     except ValueError:
         return None
-    return moment if math.isfinite(moment) else None
+    return moment if 0 < moment <= _LATEST else None  # NaN neither
 
 
 def _id_of(properties: BasicProperties) -> str | None:

@@ -13,7 +13,7 @@ from domain_events import DomainEvent
 from domain_events.gate import Gate
 from domain_events.guarding import guarded
 from domain_events.oversight import Oversight, Suspicion
-from domain_events.transport.consumer import Settlement
+from domain_events.transport.settlement import Settlement
 from domain_events.transport.subscription import Delivery, Subscription
 from tests.deliveries import Desk, delivery, handling, runner
 from tests.registrations import register

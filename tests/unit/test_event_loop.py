@@ -14,7 +14,7 @@ import pytest
 
 from domain_events import DomainEvent
 from domain_events.event_loop import EventLoop, TaskLane
-from domain_events.transport.consumer import Ack, Copy
+from domain_events.transport.settlement import Ack, Copy
 from tests.deliveries import Desk, delivery, handling, runner
 from tests.waiting import wait_until
 

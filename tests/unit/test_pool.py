@@ -11,7 +11,7 @@ import pytest
 from domain_events import DomainEvent
 from domain_events.pool import Pool
 from domain_events.surroundings import Surroundings
-from domain_events.transport.consumer import Ack, Copy
+from domain_events.transport.settlement import Ack, Copy
 from tests.deliveries import Desk, delivery, handling, runner
 from tests.waiting import wait_until
 

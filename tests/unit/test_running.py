@@ -22,7 +22,7 @@ from domain_events.registration import Registration
 from domain_events.running import Runner
 from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings
-from domain_events.transport.consumer import Ack, Copy, GiveBack, Settlement
+from domain_events.transport.settlement import Ack, Copy, GiveBack, Settlement
 from tests.deliveries import Desk, Told, delivery, handling, runner
 from tests.waiting import wait_until
 

@@ -17,14 +17,14 @@ from domain_events.supervisor.protocol import OperatorExit
 
 if TYPE_CHECKING:
     from domain_events.registration import Registration
-    from domain_events.settings import Broker
+    from domain_events.settings import Broker, Brokers
     from domain_events.transport.migration.management import Management
     from domain_events.transport.migration.planning import Difference
 
 _EPILOG = """\
 The modules are those of domain-events-supervisor (default: $DOMAIN_EVENTS_MODULES). `plan` changes nothing. `apply`
 makes queues with other arguments anew: their receivers must stand still (domain-events scale NAME=0), what is sent
-meanwhile is kept, events may come twice and in another order, and delays of retries begin anew.
+meanwhile is kept, events may come twice and in another order; a retry that falls due then may be minutes late.
 Bindings and queues that the code has not got any more are known to RabbitMQ's management plugin only.
 exit codes: 0 done, 1 some of it failed (of plan --exit-code: something differs), 2 usage or configuration,
             3 the broker cannot be reached, 4 no such receiver
@@ -215,7 +215,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     return result
 
 
-def _groups(arguments: argparse.Namespace) -> dict[tuple[Broker, ...], list[Registration]]:
+def _groups(arguments: argparse.Namespace) -> dict[Brokers, list[Registration]]:
     from domain_events.settings import configured_brokers
     from domain_events.transport.migration.work import by_brokers
 

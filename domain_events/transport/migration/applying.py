@@ -16,7 +16,7 @@ from domain_events.transport.declaring import declare_exchange, declare_queue
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.migration.looking import FoundQueue, FoundReceiver, count
 from domain_events.transport.migration.management import Binding, Listing
-from domain_events.transport.migration.moving import move, move_and_delete
+from domain_events.transport.migration.moving import QUIET, move, move_and_delete
 from domain_events.transport.migration.planning import missing_keys, stale_bindings
 from domain_events.transport.publisher import Publisher
 from domain_events.transport.script import Steps
@@ -79,38 +79,15 @@ def bind(tools: Tools, found: FoundReceiver, listing: Listing | None) -> Steps[l
 def migrate(tools: Tools, found: FoundReceiver, listing: Listing | None) -> Steps[list[str]]:
     """Make its queues anew that have other arguments, and finish what was interrupted. Nobody may consume."""
     todo = [queue for queue in found.queues if queue.mismatches or queue.in_transit is not None]
-    if not todo:
-        return []
-    _refuse_when_running(found)
+    if todo and found.main.consumers:
+        raise _running(found.name, found.main.consumers)
     done = []
-    main_changes = found.main in todo
-    # What a retry queue gives back in the moment in which the main queue is deleted may be lost (seen with RabbitMQ
-    # 4.0): while that is made anew, they hold nothing.
-    aside = [queue for queue in found.retries if queue in todo or (main_changes and queue.messages)]
-    yield from _declare_aged(tools, [transit_queue(queue.queue) for queue in aside])
-    for queue in aside:
-        if queue.exists:
-            transit = transit_queue(queue.queue).name
-            step = move_and_delete if queue.mismatches else move
-            yield from step(tools.io, tools.publisher, tools.another, queue.name, transit, quiet=QUIET_RETRY_QUEUE)
-    for each in (found.main, found.dead):
-        if each is not None and each in todo:
-            keys = _keys(found, listing) if each is found.main else ()
-            moved = yield from _make_anew(tools, each, found.registration, keys)
-            done.append(f"made queue {each.name} anew; {moved} events moved")
-    if aside:
-        yield from _declare_aged(tools, [queue.queue for queue in aside])
-        moved = 0
-        for queue in aside:
-            moved += yield from move_and_delete(
-                tools.io,
-                tools.publisher,
-                tools.another,
-                transit_queue(queue.queue).name,
-                queue.name,
-                quiet=QUIET_RETRY_QUEUE,
-            )
-        done.append(f"set aside and put back {moved} events that wait for a retry; their delays begin anew")
+    # The main queue last: what comes back from a retry queue meanwhile waits in the queue that is there.
+    for queue in reversed(todo):
+        keys = _keys(found, listing) if queue is found.main else ()
+        quiet = QUIET_RETRY_QUEUE if queue in found.retries else QUIET
+        moved = yield from _make_anew(tools, queue, found.registration, keys, quiet)
+        done.append(f"made queue {queue.name} anew; {moved} events moved")
     return done
 
 
@@ -182,7 +159,9 @@ def _get(channel: Channel, name: str, done: Callable[[Any], None]) -> None:
     channel.basic_get(name, callback=lambda _channel, method, _properties, _body: done(method))
 
 
-def _make_anew(tools: Tools, found: FoundQueue, registration: Registration, keys: Iterable[str]) -> Steps[int]:
+def _make_anew(
+    tools: Tools, found: FoundQueue, registration: Registration, keys: Iterable[str], quiet: float
+) -> Steps[int]:
     """Through another queue, which gets what comes meanwhile. `keys`: all by which it is bound."""
     queue, transit = found.queue, transit_queue(found.queue)
     exchange, wanted = registration.exchange, registration.binding_keys if keys else ()
@@ -192,22 +171,17 @@ def _make_anew(tools: Tools, found: FoundQueue, registration: Registration, keys
     yield from _bind_all(channel, transit.name, exchange, wanted)
     if found.mismatches:
         yield from _unbind_all(channel, queue.name, exchange, keys)
-        yield from move_and_delete(tools.io, tools.publisher, tools.another, queue.name, transit.name)
+        yield from move_and_delete(tools.io, tools.publisher, tools.another, queue.name, transit.name, quiet)
     yield from _declare_aged(tools, [queue])
     yield from _bind_all(channel, queue.name, exchange, wanted)
     yield from _unbind_all(channel, transit.name, exchange, wanted)
     channel.close()
-    return (yield from move_and_delete(tools.io, tools.publisher, tools.another, transit.name, queue.name))
+    return (yield from move_and_delete(tools.io, tools.publisher, tools.another, transit.name, queue.name, quiet))
 
 
 def _keys(found: FoundReceiver, listing: Listing | None) -> set[str]:
     known = [binding.key for binding in stale_bindings(found, listing)] if listing is not None else []
     return {*found.registration.binding_keys, *known}
-
-
-def _refuse_when_running(found: FoundReceiver) -> None:
-    if found.main.consumers:
-        raise _running(found.name, found.main.consumers)
 
 
 def _running(receiver: str, consumers: int) -> BrokerError:

@@ -146,13 +146,7 @@ def _look_at_queue(another: Another, queue: Queue, listing: Listing | None) -> S
     counts = yield from count(another, queue.name)
     if counts is None:
         return FoundQueue(queue=queue, exists=False, in_transit=in_transit)
-    channel: Channel = yield another()
-    mismatches: Sequence[Mismatch] = ()
-    try:
-        yield from declare_queue(channel, queue)
-        channel.close()
-    except exceptions.ChannelClosedByBroker as error:
-        mismatches = _mismatches(queue, error, listing)
+    mismatches = yield from _compare(another, queue)
     return FoundQueue(
         queue=queue,
         exists=True,
@@ -163,22 +157,31 @@ def _look_at_queue(another: Another, queue: Queue, listing: Listing | None) -> S
     )
 
 
-def _mismatches(queue: Queue, error: exceptions.ChannelClosedByBroker, listing: Listing | None) -> Sequence[Mismatch]:
-    """The broker names the first one only; the plugin knows all."""
-    problem = channel_problem(error)
-    if not isinstance(problem, TopologyMismatch):
-        raise BrokerError(f"queue {queue.name!r}: {problem}") from error
-    first = Mismatch(problem.argument, problem.there, problem.wanted)
-    listed = listing.queues.get(queue.name) if listing is not None else None
-    if listed is None:
-        return [first]
-    others = [
-        Mismatch(name, _text(listed.arguments.get(name)), _text(queue.arguments.get(name)))
-        for name in sorted({*listed.arguments, *queue.arguments})
-        if name != first.argument and listed.arguments.get(name) != queue.arguments.get(name)
-    ]
-    return [first, *others]
+def _compare(another: Another, queue: Queue) -> Steps[list[Mismatch]]:
+    """All arguments that differ. The broker names one at a time: what it has is asked for then, until it is content."""
+    asked = dict(queue.arguments)
+    found: list[Mismatch] = []
+    while True:
+        channel: Channel = yield another()
+        try:
+            yield from declare_queue(channel, Queue(queue.name, asked))
+        except exceptions.ChannelClosedByBroker as error:
+            problem = channel_problem(error)
+            if not isinstance(problem, TopologyMismatch):
+                raise BrokerError(f"queue {queue.name!r}: {problem}") from error
+            if found and problem.argument == found[-1].argument:
+                return found  # its value cannot be asked for
+            found.append(Mismatch(problem.argument, problem.there, problem.wanted))
+            if problem.there == "none":
+                asked.pop(problem.argument, None)
+            elif problem.argument.startswith("x-"):
+                asked[problem.argument] = _value(problem.there)
+        else:
+            channel.close()
+            return found
 
 
-def _text(value: object) -> str:
-    return "none" if value is None else str(value) or "''"
+def _value(text: str) -> str | int:
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text) if text.lstrip("-").isdecimal() else text.strip("'")

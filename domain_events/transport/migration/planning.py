@@ -120,7 +120,8 @@ def unused_retry_queues(receiver: FoundReceiver, listing: Listing) -> list[str]:
     """The plugin has to say that they are empty: events whose way back is gone are in no other count."""
     if receiver.main.consumers:
         return []
-    names = [queue.name for queue in receiver.retries if queue.is_as_wanted and queue.in_transit is None]
+    # Both counts: that of the plugin is some seconds old.
+    names = [queue.name for queue in receiver.retries if queue.is_as_wanted and not queue.messages]
     return [name for name in names if name in listing.queues and listing.queues[name].messages == 0]
 
 

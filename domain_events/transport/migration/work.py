@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from domain_events.errors import BrokerError
 from domain_events.registration import Registration
-from domain_events.settings import Broker
+from domain_events.settings import Broker, Brokers
 from domain_events.transport.migration import applying
 from domain_events.transport.migration.applying import Tools
 from domain_events.transport.migration.looking import FoundReceiver, count, listed_delays, look
@@ -137,10 +137,10 @@ class NoSuchReceiver(BrokerError):
 
 
 def by_brokers(
-    registrations: Sequence[Registration], brokers: Callable[[Registration], tuple[Broker, ...] | None]
-) -> Mapping[tuple[Broker, ...], list[Registration]]:
+    registrations: Sequence[Registration], brokers: Callable[[Registration], Brokers | None]
+) -> Mapping[Brokers, list[Registration]]:
     """Those that are not offline."""
-    groups: dict[tuple[Broker, ...], list[Registration]] = {}
+    groups: dict[Brokers, list[Registration]] = {}
     for registration in registrations:
         where = brokers(registration)
         if where is not None:

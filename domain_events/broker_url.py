@@ -1,0 +1,146 @@
+"""One broker node, and the URL that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from domain_events.errors import ConfigurationError
+
+Mechanism: TypeAlias = Literal["plain", "external"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """One broker node, as its URL names it. Its `str` and `repr` hold no password."""
+
+    host: str
+    port: int
+    virtual_host: str
+    user: str
+    password: str = field(repr=False)
+    tls: bool = False
+    heartbeat: int | None = None  # seconds; None: what the broker proposes
+    connection_timeout: float = 10.0  # seconds, for TCP, TLS and login together
+    cafile: str | None = None  # None: the authorities that this machine trusts
+    certfile: str | None = None
+    keyfile: str | None = None  # None: the key is in `certfile`
+    verify: bool = True
+    server_name: str | None = None  # None: the host
+    mechanism: Mechanism = "plain"  # external: the client certificate is the login
+
+    def __str__(self) -> str:
+        scheme = "amqps" if self.tls else "amqp"
+        login = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        vhost = self.virtual_host.replace("/", "%2F")
+        return f"{scheme}://{login}{host}:{self.port}/{vhost}"
+
+
+_ESCAPES = "'/', '?', '#' and '@' in a name or password are written as %2F, %3F, %23 and %40"
+
+
+def parse_broker(url: object, source: str) -> Broker:
+    """One URL: amqp[s]://user:password@host:port/vhost?heartbeat=30&cacertfile=...
+
+    Query parameters are those of RabbitMQ's URI query specification (rabbitmq.com/docs/uri-query-parameters).
+    Raises ConfigurationError, which never repeats the URL: a password in a malformed URL can be anywhere.
+    """
+    if isinstance(url, Broker):
+        return url
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{source}: an AMQP URL must be a string, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+        host = parts.hostname
+    except ValueError as error:
+        # urllib's messages may quote parts of the URL.
+        reason = f"the port is no number in 1..65535; {_ESCAPES}" if "ort" in str(error) else "it cannot be parsed"
+        raise ConfigurationError(f"{source} is no valid AMQP URL: {reason}") from None
+    if parts.scheme not in ("amqp", "amqps"):
+        raise ConfigurationError(f"{source} is no valid AMQP URL: it must begin with amqp:// or amqps://")
+    if not host:
+        raise ConfigurationError(f"{source} is no valid AMQP URL: it names no host")
+    if "," in host:
+        raise ConfigurationError(f"{source} is no valid AMQP URL: every URL of a list begins with amqp:// or amqps://")
+    if port == 0:
+        raise ConfigurationError(f"{source} is no valid AMQP URL: the port is no number in 1..65535")
+    if parts.fragment or "@" in parts.path + parts.query:
+        # Part of a password then: `amqp://user:1/2@host` reads as host "user", port 1, virtual host "2@host".
+        raise ConfigurationError(f"{source} is no valid AMQP URL: {_ESCAPES}")
+    if parts.path.count("/") > 1:
+        raise ConfigurationError(f"{source} is no valid AMQP URL: a virtual host with a slash is written with %2F")
+    tls = parts.scheme == "amqps"
+    parameters = _parameters(parts.query, source)
+    _check_tls(tls, parameters, source)
+    # With a certificate for a login there is no password, and no guest either.
+    default = "" if parameters.get("mechanism") == "external" else "guest"
+    return Broker(
+        host=host,
+        port=port or (5671 if tls else 5672),
+        virtual_host=unquote(parts.path[1:]) or "/",
+        user=unquote(parts.username) if parts.username is not None else default,
+        password=unquote(parts.password) if parts.password is not None else default,
+        tls=tls,
+        **parameters,  # type: ignore[arg-type]
+    )
+
+
+def _parameters(query: str, source: str) -> dict[str, object]:
+    known: dict[str, tuple[str, Callable[[str], object]]] = {
+        "heartbeat": ("heartbeat", _whole_seconds),
+        "connection_timeout": ("connection_timeout", _milliseconds),  # in the URL: milliseconds
+        "cacertfile": ("cafile", _not_empty),
+        "certfile": ("certfile", _not_empty),
+        "keyfile": ("keyfile", _not_empty),
+        "verify": ("verify", {"verify_peer": True, "verify_none": False}.__getitem__),
+        "server_name_indication": ("server_name", _not_empty),
+        "auth_mechanism": ("mechanism", {"plain": "plain", "external": "external"}.__getitem__),
+    }
+    found: dict[str, object] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            raise ConfigurationError(
+                f"{source}: the AMQP URL has an unknown parameter {name!r}; known are {', '.join(sorted(known))}"
+            )
+        field_name, convert = known[name]
+        try:
+            found[field_name] = convert(text)
+        except (ValueError, KeyError):
+            raise ConfigurationError(f"{source}: the AMQP URL has {name}={text!r}, which is no valid value") from None
+    return found
+
+
+def _check_tls(tls: bool, parameters: dict[str, object], source: str) -> None:
+    """What cannot mean what its author believes. Worst is a connection in the clear that he takes for a safe one."""
+    if not tls and parameters.keys() & {"cafile", "certfile", "keyfile", "verify", "server_name"}:
+        raise ConfigurationError(f"{source}: the AMQP URL has TLS parameters, but amqp:// is plain; write amqps://")
+    if "keyfile" in parameters and "certfile" not in parameters:
+        raise ConfigurationError(f"{source}: the AMQP URL names a key, but no certificate: add certfile=")
+    if parameters.get("mechanism") == "external" and "certfile" not in parameters:
+        raise ConfigurationError(
+            f"{source}: auth_mechanism=external is the login by a client certificate: it needs amqps:// and certfile="
+        )
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise ValueError(text)
+    return text
+
+
+def _milliseconds(text: str) -> float:
+    milliseconds = int(text)
+    if milliseconds <= 0:
+        raise ValueError(milliseconds)
+    return milliseconds / 1000
+
+
+def _whole_seconds(text: str) -> int:
+    seconds = int(text)
+    if not 0 <= seconds <= 65535:
+        raise ValueError(seconds)
+    return seconds

@@ -1,0 +1,287 @@
+"""One I/O thread with its connection to the broker, and those who wait for its confirms.
+
+Takes no lock of its own: whoever sends may be interrupted at any point by a signal handler, or by a finalizer that the
+garbage collector runs, and that may send as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from pika import BasicProperties
+
+from domain_events.errors import BrokerError, ConnectionFailed, SendError
+from domain_events.settings import Broker
+from domain_events.transport.io_thread import IOThread
+from domain_events.transport.publication import Publication, State
+from domain_events.transport.publisher import Publisher
+
+logger = logging.getLogger(__name__)
+
+SUSPICIOUS_SILENCE = 0.3
+"""Seconds. A connection that has answered nothing for so long is given up together with the event: the next one
+shall not wait for it too. Not sooner, for others send over it, and get duplicates then; and not before an answer can
+come at all: how far away the broker is, is seen from the time that the login took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    routing_key: str
+    properties: BasicProperties
+    body: bytes
+    mandatory: bool = False
+
+
+class Receipt:
+    """What became of some messages. Written by the I/O thread, which calls `told` when all is known."""
+
+    def __init__(self, exchange: str, messages: Sequence[Message], told: Callable[[], object]) -> None:
+        self.publications = [
+            Publication(
+                exchange=exchange,
+                routing_key=message.routing_key,
+                properties=message.properties,
+                body=message.body,
+                mandatory=message.mandatory,
+                done=partial(self.note, index),
+            )
+            for index, message in enumerate(messages)
+        ]
+        self.settled: Callable[[], None] = lambda: None
+        self._told = told
+        self._errors: list[BrokerError | None] = [None] * len(messages)
+        self._noted = [False] * len(messages)
+        self._left = len(messages)
+
+    def note(self, index: int, error: BrokerError | None) -> None:
+        if self._noted[index]:
+            return
+        self._noted[index] = True
+        self._errors[index] = error
+        self._left -= 1
+        if not self._left:
+            self.settled()
+            self._told()
+
+    def undone(self) -> list[tuple[int, Publication]]:
+        return [
+            (index, publication)
+            for index, publication in enumerate(self.publications)
+            if publication.state is not State.DONE
+        ]
+
+    def fail(self, judge: Callable[[Publication], SendError]) -> None:
+        for index, publication in self.undone():
+            publication.state = State.DONE
+            self.note(index, judge(publication))
+
+    def errors(self, otherwise: SendError) -> list[SendError | None]:
+        """One for each message, None when it is confirmed; `otherwise` where nothing is known."""
+        return [
+            otherwise
+            if not noted
+            else error
+            if error is None or isinstance(error, SendError)
+            else SendError(str(error))
+            for noted, error in zip(self._noted, self._errors, strict=True)
+        ]
+
+
+class Line:
+    """Begins once, takes receipts until it is over, and leaves the broker when the last of them is settled.
+
+    All but the private methods may be called in any thread.
+    """
+
+    def __init__(self, brokers: Sequence[Broker], exchange: str) -> None:
+        self._brokers = brokers
+        self._exchange = exchange
+        self._process = os.getpid()
+        self._over = False
+        self._next: dict[str, Line] = {}
+        self._beginner: dict[str, tuple[int, object]] = {}
+        self._has_begun = False
+        self._running: tuple[IOThread, Publisher] | None = None
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._receipts: dict[Receipt, None] = {}
+        self._is_leaving = False
+
+    @property
+    def is_over(self) -> bool:
+        # One that another thread was just about to begin, when this process was forked, would never begin.
+        return self._over or self._process != os.getpid()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this is the thread that would have to do the work."""
+        return self._running is not None and self._running[0].is_current
+
+    @property
+    def next(self) -> Line | None:
+        return self._next.get("line")
+
+    def successor(self) -> Line:
+        """The line to use when this one is over: the same one for all who ask."""
+        # setdefault() is one step: nobody comes in between.
+        return self.next or self._next.setdefault("line", Line(self._brokers, self._exchange))
+
+    def begin(self) -> bool:
+        """Once. False when this very thread is in the middle of it, further up in its stack.
+
+        Raises ConnectionFailed when there is no thread or descriptor left.
+        """
+        me = (threading.get_ident(), object())
+        beginner = self._beginner.setdefault("me", me)
+        if beginner is not me:
+            return self._has_begun or beginner[0] != me[0]
+        if sys.is_finalizing():
+            self._over = True
+            raise ConnectionFailed("not sent: the interpreter is ending")
+        io: IOThread | None = None
+        try:
+            io = IOThread("de-sender", self._on_crash)
+            name = f"sender {os.getpid()}"
+            publisher = Publisher(io, self._brokers, name=name, exchange=self._exchange, asks_for_proof=True)
+            self._running = (io, publisher)
+            _lines[self] = None
+            io.call(self._work)
+            io.start()
+            self._has_begun = True
+        except BaseException as error:
+            self._over = True
+            if io is not None and io.has_started:
+                # A signal handler has interrupted us. Others may have submitted something: that is done still.
+                self._call(self._leave_when_idle)
+                raise
+            problem = f"not sent: cannot start the thread that sends: {error}"
+            self._running = None
+            _lines.pop(self, None)
+            self._end(lambda _: ConnectionFailed(problem))
+            if io is not None:
+                io.loop.close()
+            if isinstance(error, (OSError, RuntimeError)):  # no descriptor or no thread left
+                raise ConnectionFailed(problem) from error
+            raise
+        return True
+
+    def submit(self, receipt: Receipt) -> bool:
+        """False when the line takes nothing any more."""
+        receipt.settled = partial(self._on_settled, receipt)
+        self._receipts[receipt] = None
+        if self.is_over:  # read after the receipt was written down: one of the two sees the other
+            self._on_settled(receipt)
+            return False
+        self._call(partial(self._publish, receipt))
+        return True
+
+    def withdraw(self, receipt: Receipt, timeout: float) -> None:
+        """Settle what is not confirmed, in the I/O thread: there, and only there, it is known what went out."""
+        self._call(partial(self._withdraw, receipt, timeout))
+
+    def close(self) -> None:
+        """Take nothing any more; leave the broker when all is settled. Does not wait."""
+        self._over = True
+        self._call(self._leave_when_idle)
+
+    def join(self, timeout: float) -> None:
+        """Wait until it has left the broker."""
+        if self._running is not None and not self.is_mine:
+            self._running[0].join(timeout)
+
+    def forget(self) -> None:
+        """In a forked child: drop what belongs to the parent, without a word to the broker."""
+        running, self._running = self._running, None
+        self._end(lambda _: SendError("this process was forked while the event was sent; the parent knows more"))
+        if running is not None:
+            io, publisher = running
+            publisher.forget()
+            _left_by_parent.append(io)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        self._inbox.append(function)
+        running = self._running
+        if running is not None:  # else it is done as soon as the line begins
+            running[0].call(self._work)
+
+    def _work(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
+
+    def _publish(self, receipt: Receipt) -> None:
+        assert self._running is not None
+        for publication in receipt.publications:
+            self._running[1].submit(publication)
+
+    def _withdraw(self, receipt: Receipt, timeout: float) -> None:
+        assert self._running is not None
+        publisher = self._running[1]
+        undone = receipt.undone()
+        verdicts = [publisher.verdict(publication, timeout) for _, publication in undone]
+        publisher.cancel_all([publication for _, publication in undone])
+        if publisher.silence > max(SUSPICIOUS_SILENCE, publisher.login_time):
+            publisher.distrust()
+        for (index, _), verdict in zip(undone, verdicts, strict=True):
+            receipt.note(index, verdict)
+
+    def _on_settled(self, receipt: Receipt) -> None:
+        self._receipts.pop(receipt, None)
+        if self._over and not self._receipts:
+            self._call(self._leave_when_idle)
+
+    def _leave_when_idle(self) -> None:
+        if self._over and not self._receipts and not self._is_leaving and self._running is not None:
+            self._is_leaving = True
+            io, publisher = self._running
+            publisher.close(io.loop.stop)
+            _lines.pop(self, None)
+
+    def _on_crash(self, error: BaseException) -> None:
+        logger.error("the sender's I/O thread failed", exc_info=error)
+        assert self._running is not None
+        self._running[1].forget()
+        _lines.pop(self, None)
+        reason = f"the sender's I/O thread failed: {type(error).__name__}"
+
+        def judge(publication: Publication) -> SendError:
+            if publication.ever_sent:
+                return SendError(f"{reason}; the event may have arrived")
+            return ConnectionFailed(f"not sent: {reason}")
+
+        self._end(judge)
+
+    def _end(self, judge: Callable[[Publication], SendError]) -> None:
+        self._over = True
+        for receipt in list(self._receipts):
+            receipt.fail(judge)
+
+
+def close_all(timeout: float) -> None:
+    """Every line of this process: what is being sent may end, within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    lines = list(_lines)
+    for line in lines:
+        line.close()
+    for line in lines:
+        line.join(max(0.0, deadline - time.monotonic()))
+
+
+def _forget_all() -> None:
+    for line in list(_lines):
+        line.forget()
+    _lines.clear()
+
+
+_lines: dict[Line, None] = {}
+"""Those that have begun and not left."""
+_left_by_parent: list[IOThread] = []
+"""Loops of the parent: never touched again, but kept, for their clean-up would close descriptors by number."""
+
+os.register_at_fork(after_in_child=_forget_all)
