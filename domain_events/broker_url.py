@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Literal, TypeAlias, get_args
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from domain_events.errors import ConfigurationError
 
@@ -22,7 +24,7 @@ class Broker:
     user: str
     password: str = field(repr=False)
     tls: bool = False
-    heartbeat: int | None = None  # seconds; None: what the broker proposes
+    heartbeat: int | None = None  # seconds; None: the default of `transport.connection`
     connection_timeout: float = 10.0  # seconds, for TCP, TLS and login together
     cafile: str | None = None  # None: the authorities that this machine trusts
     certfile: str | None = None
@@ -39,6 +41,8 @@ class Broker:
         return f"{scheme}://{login}{host}:{self.port}/{vhost}"
 
 
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", re.IGNORECASE)
+_PARAMETER = re.compile(r"[a-z_]{1,30}")  # anything else may be a part of a password
 _ESCAPES = "'/', '?', '#' and '@' in a name or password are written as %2F, %3F, %23 and %40"
 
 
@@ -52,20 +56,18 @@ def parse_broker(url: object, source: str) -> Broker:
         return url
     if not isinstance(url, str):
         raise ConfigurationError(f"{source}: an AMQP URL must be a string, not {type(url).__name__}")
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-        host = parts.hostname
-    except ValueError as error:
-        # urllib's messages may quote parts of the URL.
-        reason = f"the port is no number in 1..65535; {_ESCAPES}" if "ort" in str(error) else "it cannot be parsed"
-        raise ConfigurationError(f"{source} is no valid AMQP URL: {reason}") from None
+    parts, port, reason = _split(url)
+    if parts is None:
+        raise ConfigurationError(f"{source} is no valid AMQP URL: {reason}")
+    host = parts.hostname
     if parts.scheme not in ("amqp", "amqps"):
         raise ConfigurationError(f"{source} is no valid AMQP URL: it must begin with amqp:// or amqps://")
     if not host:
         raise ConfigurationError(f"{source} is no valid AMQP URL: it names no host")
     if "," in host:
         raise ConfigurationError(f"{source} is no valid AMQP URL: every URL of a list begins with amqp:// or amqps://")
+    if not _HOST.fullmatch(host):
+        raise ConfigurationError(f"{source} is no valid AMQP URL: what stands for the host is no host")
     if port == 0:
         raise ConfigurationError(f"{source} is no valid AMQP URL: the port is no number in 1..65535")
     if parts.fragment or "@" in parts.path + parts.query:
@@ -89,28 +91,41 @@ def parse_broker(url: object, source: str) -> Broker:
     )
 
 
+def _split(url: str) -> tuple[SplitResult | None, int | None, str]:
+    """The parts and the port, or why there are none. Nothing is raised: urllib's messages quote the URL, and whatever
+    is raised in their `except` takes them along as its context."""
+    try:
+        parts = urlsplit(url.strip())
+        return parts, parts.port, ""
+    except ValueError as error:
+        is_port = "ort" in str(error)
+    return None, None, f"the port is no number in 1..65535; {_ESCAPES}" if is_port else "it cannot be parsed"
+
+
 def _parameters(query: str, source: str) -> dict[str, object]:
-    known: dict[str, tuple[str, Callable[[str], object]]] = {
-        "heartbeat": ("heartbeat", _whole_seconds),
-        "connection_timeout": ("connection_timeout", _milliseconds),  # in the URL: milliseconds
-        "cacertfile": ("cafile", _not_empty),
-        "certfile": ("certfile", _not_empty),
-        "keyfile": ("keyfile", _not_empty),
-        "verify": ("verify", {"verify_peer": True, "verify_none": False}.__getitem__),
-        "server_name_indication": ("server_name", _not_empty),
-        "auth_mechanism": ("mechanism", {"plain": "plain", "external": "external"}.__getitem__),
+    file = "the path of a file"
+    known: dict[str, tuple[str, Callable[[str], object], str]] = {
+        "heartbeat": ("heartbeat", _whole_seconds, "a whole number of seconds in 0..65535"),
+        "connection_timeout": ("connection_timeout", _milliseconds, "a whole number of milliseconds above 0"),
+        "cacertfile": ("cafile", _not_empty, file),
+        "certfile": ("certfile", _not_empty, file),
+        "keyfile": ("keyfile", _not_empty, file),
+        "verify": ("verify", {"verify_peer": True, "verify_none": False}.__getitem__, "verify_peer or verify_none"),
+        "server_name_indication": ("server_name", _not_empty, "the name of a host"),
+        "auth_mechanism": ("mechanism", {name: name for name in get_args(Mechanism)}.__getitem__, "plain or external"),
     }
     found: dict[str, object] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in known:
+            shown = f" {name!r}" if _PARAMETER.fullmatch(name) else ""
             raise ConfigurationError(
-                f"{source}: the AMQP URL has an unknown parameter {name!r}; known are {', '.join(sorted(known))}"
+                f"{source}: the AMQP URL has an unknown parameter{shown}; known are {', '.join(sorted(known))}"
             )
-        field_name, convert = known[name]
-        try:
+        field_name, convert, valid = known[name]
+        with suppress(ValueError, KeyError):
             found[field_name] = convert(text)
-        except (ValueError, KeyError):
-            raise ConfigurationError(f"{source}: the AMQP URL has {name}={text!r}, which is no valid value") from None
+            continue
+        raise ConfigurationError(f"{source}: the AMQP URL has {name}= with no valid value; it must be {valid}")
     return found
 
 

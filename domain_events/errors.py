@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from domain_events.showing import printable
+
 if TYPE_CHECKING:
     from domain_events.events import DomainEvent
 
@@ -118,7 +120,7 @@ class PartlySent(SendError):
         self.total = total
         super().__init__(
             f"{len(self.unconfirmed)} of {total} events were not confirmed; the first: "
-            f"{self.unconfirmed[0].routing_key} {self.unconfirmed[0].uuid_string}: {self.causes[0]}"
+            f"{self.unconfirmed[0].routing_key} {printable(self.unconfirmed[0].uuid_string)}: {self.causes[0]}"
         )
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ from functools import partial
 from domain_events.forks import end_fork
 from domain_events.registration import Registration
 from domain_events.running import Runner
+from domain_events.showing import printable
 from domain_events.transport.handover import take_all
 from domain_events.transport.subscription import Delivery
 
@@ -77,7 +78,7 @@ class EventLoop:
         self._persist(wait)
         for task in tasks:
             if not task.done():
-                logger.warning("a task that a handler left behind does not end: %s", task.get_name())
+                logger.warning("a task that a handler left behind does not end: %s", printable(task.get_name()))
             elif not task.cancelled() and task.exception() is not None:
                 logger.error("a task that a handler left behind failed", exc_info=task.exception())
         self._persist(lambda: self._loop.run_until_complete(self._loop.shutdown_asyncgens()))

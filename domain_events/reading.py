@@ -18,7 +18,7 @@ from domain_events.names import LONGEST_KEY
 from domain_events.nesting import DEEPEST, nests_too_deeply
 
 MOST_DIGITS = 4300
-"""Of an integer: Python's own limit, which a program can lift for itself; more take time that grows with their square."""
+"""Of an integer: Python's own limit, which a program can lift. The time that more take grows with their square."""
 
 LONGEST_ID = 255
 """UTF-8 bytes. The id travels as the AMQP property `message_id`, a short string."""

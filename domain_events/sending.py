@@ -15,6 +15,7 @@ from domain_events.errors import PartlySent, SendError
 from domain_events.events import DomainEvent
 from domain_events.names import check_app_id, check_exchange_name
 from domain_events.settings import DEFAULT, Brokers, ConnectionSettings, check_settings, configured_brokers
+from domain_events.showing import printable
 from domain_events.transport.line import Message
 from domain_events.transport.sender import ConfirmedSender
 from domain_events.transport.wire import event_properties
@@ -136,7 +137,7 @@ class Sender:
         brokers = configured_brokers(self._settings, "producer")
         if brokers is None:
             for event in made:
-                logger.debug("offline: event %s (%s) is not sent", event.uuid_string, event.routing_key)
+                logger.debug("offline: event %s (%s) is not sent", printable(event.uuid_string), event.routing_key)
         sender = _confirmed_sender(brokers, self._exchange) if brokers is not None and made else None
         return _Prepared(events=made, messages=messages, sender=sender)
 

@@ -13,6 +13,11 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 
+BASIC_ACK = struct.pack(">HH", 60, 80)
+REMEMBERED = 1 << 20
+"""Bytes of what passed."""
+
+
 class Way:
     """One direction of a link. What is held up stays, in this order; so does the end."""
 
@@ -20,6 +25,7 @@ class Way:
         self.source = source
         self.target = target
         self.is_held = False
+        self.passed = bytearray()
         self.hold_at: bytes | None = None
         self.rewrite: tuple[bytes, bytes] | None = None
         self._under_way: deque[tuple[float, bytes]] = deque()  # with the time of arrival; b"" is the end
@@ -47,6 +53,8 @@ class Way:
             _, data = self._under_way.popleft()
             if not data:
                 return False
+            self.passed += data
+            del self.passed[:-REMEMBERED]
             self.target.sendall(data)
         return True
 
@@ -90,12 +98,29 @@ class Link:
         self._ring()
 
     @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    @property
     def is_held(self) -> bool:
         return self._up.is_held or self._down.is_held
 
     def let_go(self) -> None:
         self._up.is_held = self._down.is_held = False
         self._ring()
+
+    def acked(self) -> set[int]:
+        """The delivery tags that the client has acked, all channels in one."""
+        tags: set[int] = set()
+        data = bytes(self._up.passed)
+        at = 8  # after the protocol header
+        while at + 7 <= len(data):
+            kind, size = struct.unpack_from(">BxxI", data, at)
+            if kind == 1 and data[at + 7 : at + 11] == BASIC_ACK:
+                tag, multiple = struct.unpack_from(">QB", data, at + 11)
+                tags |= set(range(1, tag + 1)) if multiple else {tag}
+            at += size + 8
+        return tags
 
     def cut(self) -> None:
         """End it on both sides. What is held up is lost."""
@@ -181,7 +206,8 @@ class Relay:
         """Accepts, and says nothing."""
         self.delay = 0.0
         self.rewrite_down: tuple[bytes, bytes] | None = None
-        """These two: of links that are opened from now on, see there."""
+        self.hold_down_at: bytes | None = None
+        """These three: of links that are opened from now on, see there."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -207,6 +233,7 @@ class Relay:
                     continue
                 link = Link(client, broker, self.delay)
                 link.rewrite_down = self.rewrite_down
+                link.hold_down_at = self.hold_down_at
                 if self.deaf:
                     link.hold(up=True, down=True)
                 self.links.append(link)

@@ -1,6 +1,6 @@
 """A process that sends, and writes down what it is about to send and what became of it.
 
-python -m benchmarks.soak.sender NAME KIND SEED RATE OF_ALL
+python -m benchmarks.soak.sender NAME threads|coroutines|rarely SEED RATE RATE_OF_ALL
 """
 
 from __future__ import annotations

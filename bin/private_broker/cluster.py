@@ -148,8 +148,8 @@ class Broker:
         if not self.record.get("container"):
             self._boot_epmd(limit, tied=tied)
         nodes = self.nodes if nodes is None else nodes
-        # The first time one begins and the others join it: nodes that all begin at once may miss each other.
-        # Later they have to come together: none is ready before most of them are there.
+        # The first time the first has to be there for the others to join it. Later they come together: none may be
+        # ready before most of them are there.
         new = not self.record.get("formed")
         for group in (nodes[:1], nodes[1:]) if new else (nodes,):
             for node in group:

@@ -88,6 +88,7 @@ def write_files(folder: Path, record: Record) -> None:
     hosts = '{host, {127,0,0,1}, ["localhost"]}.\n{lookup, [file, native]}.\n'
     (folder / "inetrc").write_text(hosts)
     plugins = ["rabbitmq_management"] if record["management"] else []
+    plugins += ["rabbitmq_auth_mechanism_ssl"] if record["tls"] else []
     (folder / "enabled_plugins").write_text(f"[{', '.join(plugins)}].\n")
     (folder / "log").mkdir()
     if record["tls"]:
@@ -119,13 +120,22 @@ def configuration(folder: Path, record: Record, entry: Record) -> Mapping[str, s
             "ssl_options.keyfile": str(certificates / tls.SERVER_KEY),
             "ssl_options.verify": "verify_peer",  # a client's certificate is asked for, not required
             "ssl_options.fail_if_no_peer_cert": "false",
+            "auth_mechanisms.1": "PLAIN",
+            "auth_mechanisms.2": "AMQPLAIN",
+            "auth_mechanisms.3": "EXTERNAL",  # its certificate is the client's login: its common name is the user's
+            "ssl_cert_login_from": "common_name",
         }
     if record["management"]:
         conf |= {"management.tcp.ip": LOOPBACK, "management.tcp.port": str(entry["management_port"])}
-    if len(record["nodes"]) > 1:
-        conf["cluster_formation.peer_discovery_backend"] = "classic_config"
-        for other in record["nodes"]:
-            conf[f"cluster_formation.classic_config.nodes.{other['number']}"] = other["name"]
+    # The first node begins alone and the others join it. Each knows only these two: from 4.0 on a node waits for
+    # most of those that it knows, before 4.0 nodes that begin at once may miss each other.
+    first = record["nodes"][0]
+    if entry is not first:
+        conf |= {
+            "cluster_formation.peer_discovery_backend": "classic_config",
+            "cluster_formation.classic_config.nodes.1": first["name"],
+            "cluster_formation.classic_config.nodes.2": entry["name"],
+        }
     return conf | dict(record["conf"])
 
 

@@ -64,9 +64,10 @@ def provide_source(version: str | None = None, *, plain: bool = True, management
             return _of_another_suite(version)
         except Problem as problem:
             reasons.append(str(problem))
+    helps = "root on Debian or Ubuntu" if version else "apt-get install rabbitmq-server"
     raise Problem(
         f"there is no {wanted} to be had: {'; '.join(reasons)}.\nOne of these helps:\n"
-        "  apt-get install rabbitmq-server      (Debian, Ubuntu; as root. 3.10 or newer)\n"
+        f"  {helps:36} ({'debootstrap makes it a userland' if version else 'Debian, Ubuntu; as root. 3.10 or newer'})\n"
         "  a Docker engine that this user may use\n"
         "  AMQP_URL=amqp://user:password@host/  (a broker that you have; for bin/test and bin/demo)"
     )

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from private_broker.problem import SETUP, SYSTEM_PATH, Problem, say
@@ -65,9 +65,9 @@ def rabbitmq_home(root: Path) -> Path:
     raise Problem(f"there is no RabbitMQ in {root}")
 
 
-def mirror() -> str:
-    """The mirror of Debian that apt is told to use; the public one where that is not Debian's."""
-    system, form = _system(), "$(REPO_URI)\t$(CODENAME)\t$(RELEASE)\t$(COMPONENT)"
+def mirror(system: Mapping[str, str]) -> str:
+    """The mirror of Debian that apt is told to use; the public one where `system` (os-release(5)) is not Debian."""
+    form = "$(REPO_URI)\t$(CODENAME)\t$(RELEASE)\t$(COMPONENT)"
     listed = _said("apt-get", "indextargets", "--format", form, "Created-By: Packages")
     for line in listed.splitlines():
         uri, *releases, component = line.split("\t")
@@ -107,7 +107,7 @@ def _make(suite: str, root: Path) -> None:
     include = ["--variant=minbase", "--include=rabbitmq-server", f"--cache-dir={downloads}"]
     # Unpacked first and set up in a second step: in between it learns that no service may start.
     first = ["debootstrap", "--foreign", "--force-check-gpg", f"--keyring={KEYRING}", *include, suite]
-    _run([*_ALONE, *first, str(root), mirror()], log, proxies())
+    _run([*_ALONE, *first, str(root), mirror(_system())], log, proxies())
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)

@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules = read_modules(vars(arguments), os.environ)
     if not modules:
         parser.error("give at least one module, as app.receivers, or set DOMAIN_EVENTS_MODULES")
+    titles.hide_arguments(" ".join(modules))
     try:
         options = read_options(vars(arguments), os.environ)
     except UsageError as error:

@@ -18,19 +18,27 @@ def use_broker(broker: str | None, broker_file: str | None, environ: Mapping[str
     A file is read again at each connect, also in the children: a new password is used when the old one ends.
     """
     if broker is not None:
-        settings.override(settings.parse_brokers(broker, "--broker"))
+        brokers = settings.parse_brokers(broker, "--broker")
     elif broker_file is not None:
-        settings.override(_in_file(broker_file))
+        brokers = _in_file(broker_file)
     elif (credential := _credential(environ)) is not None:
-        settings.override(credential)
+        brokers = credential
+    else:
+        return
+    _read(brokers)
+    settings.override(brokers)
 
 
 def check_brokers(registrations: Iterable[Registration]) -> None:
     """Raises ConfigurationError for a malformed URL or a missing file now, in one place, and not in each child."""
     for choice in {id(r.connection_settings): r.connection_settings for r in registrations}.values():
-        brokers = settings.configured_brokers(choice, "consumer")
-        if isinstance(brokers, BrokerFile):
-            brokers.read()
+        _read(settings.configured_brokers(choice, "consumer"))
+
+
+def _read(brokers: settings.Brokers | None) -> None:
+    """What is wrong with a file is to be known now, and not at the first connect."""
+    if isinstance(brokers, BrokerFile):
+        brokers.read()
 
 
 def _in_file(path: str) -> settings.Brokers:

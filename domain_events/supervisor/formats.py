@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from domain_events.showing import printable
 from domain_events.supervisor.lines import fields_of
 from domain_events.supervisor.records import STANDARD, message_of, plain, traceback_of
 
@@ -20,6 +21,14 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _JOURNAL_TEXT_FORMAT = TEXT_FORMAT.removeprefix("%(asctime)s ")  # the journal has its own time
 _MADE_BY_US = STANDARD | {"message", "asctime", "taskName"}
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # sd-daemon(3)
+
+
+class TextFormatter(logging.Formatter):
+    """A record is one line that begins at the margin. Those that follow, as of a traceback, are indented: what somebody
+    has sent us, and a message or an exception repeats, cannot look like a record of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(printable(line, keep="\t") for line in super().format(record).split("\n"))
 
 
 class JsonFormatter(logging.Formatter):
@@ -67,7 +76,7 @@ def configure(level: str, form: str) -> None:
     if form == "json":
         formatter = JsonFormatter()
     else:
-        formatter = logging.Formatter(_JOURNAL_TEXT_FORMAT if is_journal else TEXT_FORMAT)
+        formatter = TextFormatter(_JOURNAL_TEXT_FORMAT if is_journal else TEXT_FORMAT)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JournalFormatter(formatter) if is_journal else formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+HIDDEN_BROKER = "DOMAIN_EVENTS_HIDDEN_BROKER"
+"""Holds what stands after --broker, for a process that is started again. Everybody can read its arguments (`ps`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
@@ -18,10 +21,12 @@ class Launch:
 
     def again(self, extra: Mapping[str, str], pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
         """Start it once more, with these variables and descriptors. Raises OSError."""
+        argv, broker = _hide_broker(self.argv)
+        hidden = {} if broker is None else {HIDDEN_BROKER: broker}
         return subprocess.Popen(  # noqa: S603  our own command
-            self.argv,
+            argv,
             executable=self.program,
-            env={**self.environ, **extra},
+            env={**self.environ, **hidden, **extra},
             cwd=self.cwd,
             stdin=subprocess.DEVNULL,
             pass_fds=pass_fds,
@@ -55,6 +60,17 @@ def _command() -> tuple[str, Sequence[str]]:
     if len(argv) > 1 and argv[1] == sys.argv[0] and _names_our_interpreter(argv[1]):
         return os.path.join(_logical_directory(), argv[1]), argv[1:]
     return sys.executable, argv
+
+
+def _hide_broker(argv: Sequence[str]) -> tuple[Sequence[str], str | None]:
+    """The arguments without what stands after --broker, and that."""
+    shown, broker = list(argv), None
+    for index, argument in enumerate(argv):
+        if argument.startswith("--broker="):
+            broker, shown[index] = argument.partition("=")[2], "--broker=hidden"
+        elif argument == "--broker" and argument != argv[-1]:
+            broker, shown[index + 1] = argv[index + 1], "hidden"
+    return shown, broker
 
 
 def _names_our_interpreter(script: str) -> bool:

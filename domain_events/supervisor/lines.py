@@ -53,6 +53,8 @@ def _written(value: str | int | float) -> str:
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
     text = str(value)
+    if not text.isprintable():
+        return json.dumps(text)  # all but ASCII as escapes
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 

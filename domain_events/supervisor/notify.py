@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import socket
 from collections.abc import Mapping
 
+from domain_events.showing import one_line
+
 logger = logging.getLogger(__name__)
 
-_CONTROL_CHARACTERS = re.compile(r"[\0-\x1f\x7f]+")
+_LONGEST = 1_000  # characters of a status
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
 
 
@@ -37,7 +38,7 @@ class Notifier:
     def status(self, text: str) -> None:
         """One line for `systemctl status`, told when it is news."""
         # A line of its own would be another word: as MAINPID=, from what a broker has answered.
-        line = _CONTROL_CHARACTERS.sub(" ", text)
+        line = one_line(text, _LONGEST)
         if line != self._status:
             self._status = line
             self._tell(f"STATUS={line}")

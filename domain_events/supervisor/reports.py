@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from domain_events.showing import one_line
 from domain_events.supervisor.slots import Booted, Consuming, Waiting
 
 
@@ -39,10 +40,10 @@ class Reporter:
         return self._say("consuming")
 
     def waiting(self, reason: str) -> bool:
-        return self._say(f"waiting {' '.join(reason.split())[:_LONGEST_REASON]}")
+        return self._say(f"waiting {one_line(reason, _LONGEST_REASON)}")
 
     def worn(self, reason: str) -> bool:
-        return self._say(f"worn {' '.join(reason.split())[:_LONGEST_REASON]}")
+        return self._say(f"worn {one_line(reason, _LONGEST_REASON)}")
 
     def _say(self, line: str) -> bool:
         """Whether this is news."""

@@ -17,6 +17,7 @@ from domain_events.supervisor import master
 from domain_events.supervisor.brokers import check_brokers, use_broker
 from domain_events.supervisor.control_socket import ControlTaken
 from domain_events.supervisor.exits import MasterExit
+from domain_events.supervisor.launch import HIDDEN_BROKER
 from domain_events.supervisor.loading import channel_to_master, serve
 from domain_events.supervisor.lock import Lock, LockTaken
 from domain_events.supervisor.options import Options, UsageError
@@ -86,7 +87,8 @@ def described(registrations: Sequence[Registration]) -> list[dict[str, object]]:
 
 
 def _load_anew(load: Callable[[], Sequence[Registration]], options: Options) -> tuple[Registration, ...]:
-    use_broker(options.broker, options.broker_file, os.environ)
+    broker = os.environ.pop(HIDDEN_BROKER, options.broker)
+    use_broker(broker, options.broker_file, os.environ)
     return _chosen(load, options)
 
 

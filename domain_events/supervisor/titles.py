@@ -23,6 +23,11 @@ def set_title(title: str, short: str) -> None:
     setproctitle.setthreadtitle(short)
 
 
+def hide_arguments(name: str) -> None:
+    """At once: a URL after --broker has a password, and the application may take long to import."""
+    set_title(f"domain-events: starting {name}", "domain-events")
+
+
 def master_title(name: str, consuming: int, total: int) -> str:
     return f"domain-events: master {name} {consuming}/{total}"
 

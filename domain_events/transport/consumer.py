@@ -34,7 +34,7 @@ from domain_events.transport.problems import channel_problem
 from domain_events.transport.renewing import RENEWED_EVERY, Renewing
 from domain_events.transport.script import NoAnswer
 from domain_events.transport.settlement import Ack, Copy, GiveBack, Settlement
-from domain_events.transport.subscription import Delivery, Subscription
+from domain_events.transport.subscription import LONGEST_SILENCE, Delivery, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +74,12 @@ class Consumer:
         lanes: Mapping[str, Lane] | None = None,
         draining: Callable[[], None] | None = None,
         renewed_every: float = RENEWED_EVERY,
+        patience: float = LONGEST_SILENCE,
     ) -> None:
         """`lanes`: of those receivers whose deliveries `take` does not return, by name.
 
-        `draining` is called when a stop has begun, and everything that waits in lanes is taken back.
+        `draining` is called when a stop has begun, and everything that waits in lanes is taken back. `patience`:
+        seconds for the broker to answer each request of a subscription.
         """
         names = ",".join(registration.name for registration in registrations)
         self.error: BaseException | None = None
@@ -97,10 +99,18 @@ class Consumer:
             self._io, brokers, name=f"receiver {names}", opened=self._on_opened, lost=self._on_lost
         )
         self._copying = Copying(self._io, brokers, name=f"receiver {names} (copies)", settled=self._finish_when_settled)
-        self._renewing = Renewing(self._io, self._whose_queues_are_there, every=renewed_every)
+        self._renewing = Renewing(
+            self._io, self._whose_queues_are_there, every=renewed_every, unserved=self._on_unserved
+        )
         lanes = lanes or {}
         self._subscriptions = [
-            Subscription(registration, lanes.get(registration.name, self._main_lane), self._deliver, clock=self._io)
+            Subscription(
+                registration,
+                lanes.get(registration.name, self._main_lane),
+                self._deliver,
+                clock=self._io,
+                patience=patience,
+            )
             for registration in registrations
         ]
         self._lanes: list[Lane] = [self._main_lane, *lanes.values()]
@@ -212,15 +222,18 @@ class Consumer:
     def _on_not_subscribed(self, subscription: Subscription, error: Exception) -> None:
         problem = channel_problem(error)
         if isinstance(error, NoAnswer) and not subscription.is_served:
-            # Not even a new channel: nobody reads what we write there, acks neither. Its heartbeats prove nothing.
-            logger.warning("%s; connecting again", problem)
-            self._connection.drop()
+            self._on_unserved(error)
             return
         gone = isinstance(error, exceptions.ChannelClosed) and error.reply_code == 404
         if isinstance(problem, (TopologyMismatch, BrokerRefused)) and not gone and not self._has_consumed:
             self._end(problem)
         else:
             self._subscribe_later(subscription, problem)
+
+    def _on_unserved(self, error: NoAnswer) -> None:
+        # Not even a new channel: nobody reads what we write there, acks neither. Its heartbeats prove nothing.
+        logger.warning("%s; connecting again", error)
+        self._connection.drop()
 
     def _on_unsubscribed(self, subscription: Subscription, error: Exception) -> None:
         self._lose(subscription)
@@ -236,7 +249,7 @@ class Consumer:
         if channel is not None and channel.is_open:
             channel.close()
         # From 4.3 on, also because of an event that was in hand for longer than its acknowledgement timeout.
-        problem = "the broker cancelled the consumer: its queue was deleted, or moved"
+        problem = "the broker cancelled the consumer: its queue was deleted or moved, or its node is down"
         if longest is not None:
             problem += f", or took back an event that had been in hand for {longest:.0f} s"
         self._subscribe_later(subscription, SendError(problem))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -142,9 +141,6 @@ class Line:
         beginner = self._beginner.setdefault("me", me)
         if beginner is not me:
             return self._has_begun or beginner[0] != me[0]
-        if sys.is_finalizing():
-            self._over = True
-            raise ConnectionFailed("not sent: the interpreter is ending")
         io: IOThread | None = None
         try:
             io = IOThread("de-sender", self._on_crash)

@@ -21,7 +21,8 @@ from domain_events.errors import (
     VirtualHostRefused,
 )
 from domain_events.settings import Broker
-from domain_events.transport.tls import handshake_problem
+from domain_events.showing import one_line
+from domain_events.transport.tls import handshake_problem, suspicion
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>[^']*)' in vhost '[^']*': "
@@ -57,10 +58,9 @@ def connection_problem(error: BaseException | None, broker: Broker) -> SendError
             f"{broker} offers no login by {broker.mechanism.upper()}; it is switched on there with auth_mechanisms"
             + (" and the plugin rabbitmq_auth_mechanism_ssl" if broker.mechanism == "external" else "")
         )
-    if isinstance(cause, exceptions.IncompatibleProtocolError) and not broker.tls:
+    if isinstance(cause, exceptions.IncompatibleProtocolError):
         return ConnectionFailed(
-            f"{broker} ended the connection before AMQP began; is port {broker.port} its TLS port? "
-            f"Then write amqps:// ({_first_line(cause)})"
+            f"{broker} ended the connection before AMQP began; {suspicion(broker)} ({_first_line(cause)})"
         )
     if isinstance(cause, OSError):
         return ConnectionFailed(f"{broker}: {cause.strerror or cause}")
@@ -160,9 +160,9 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _said(error: exceptions.ConnectionClosed | exceptions.ChannelClosed) -> str:
-    return f"{error.reply_code} {' '.join(str(error.reply_text).split())}"
+    return f"{error.reply_code} {one_line(str(error.reply_text), 300)}"
 
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    return one_line(text.splitlines()[0], 300)

@@ -27,7 +27,6 @@ class Publication:
         "ever_sent",
         "exchange",
         "mandatory",
-        "nacked_at",
         "nacks",
         "needs",
         "properties",
@@ -35,7 +34,6 @@ class Publication:
         "routing_key",
         "sent_before",
         "state",
-        "was_accused",
     )
 
     def __init__(
@@ -61,10 +59,7 @@ class Publication:
         self.ever_sent = False
         self.sent_before = False
         """To a connection or channel that was lost before it confirmed."""
-        self.was_accused = False
         self.nacks = 0
-        self.nacked_at = 0.0
-        """When the broker last refused to take it (time.monotonic())."""
         self.returned = False
 
     def finish(self, error: BrokerError | None) -> None:

@@ -20,7 +20,6 @@ from domain_events.errors import (
     BrokerError,
     BrokerRefused,
     ConnectionFailed,
-    EventNacked,
     EventTooLarge,
     SendError,
     SendTimeout,
@@ -31,6 +30,7 @@ from domain_events.settings import Broker
 from domain_events.transport.connection import Connection
 from domain_events.transport.declaring import declare_exchange, declare_queue, open_channel
 from domain_events.transport.io_thread import IOThread
+from domain_events.transport.nacks import Nacks, nacked
 from domain_events.transport.problems import channel_problem, is_reproach, refuses_all
 from domain_events.transport.proof import DOUBT, REST, Proof
 from domain_events.transport.publication import Publication, State
@@ -48,11 +48,6 @@ MOST_BYTES_IN_FLIGHT = 16 * 1024 * 1024
 LONGEST_SILENCE = 15.0
 """Seconds without an answer, after which a connection is given up. Its heartbeats prove nothing: they go on while the
 broker's side of a channel hangs (seen with RabbitMQ 3.10.8 and a queue that a crash had damaged)."""
-
-PAUSES_AFTER_NACKS = (0.25, 0.5, 1.0, 2.0)
-"""Seconds before a publication that the broker did not take is sent again; then its owner is told. A quorum queue whose
-leader died takes nothing until another is elected. A full queue is no better for it, and what is bound besides it gets
-the event each time."""
 
 MOST_PATIENCE = 600.0
 """Seconds. The silence that is borne doubles each time that it came to nothing: a queue without a majority of its
@@ -95,6 +90,7 @@ class Publisher:
         self._bytes_in_flight = 0
         self._next_tag = 1
         self._channel_since = 0.0
+        self._nacks = Nacks(io, self.submit)
         self._declared: dict[str, float] = {}  # queue -> when, by this connection
         self._failures = 0
         self._pause: object | None = None
@@ -325,8 +321,7 @@ class Publisher:
                 self._expect_answer()
                 self._proof.ask()
                 return  # goes on with the answer
-            if publication.nacked_at > self._channel_since:
-                # RabbitMQ 3.10 opens a channel to a queue without leader that takes nothing from it ever after.
+            if self._nacks.have_spoiled(self._channel_since):
                 if not self._in_flight:
                     self._renew_channel(self._channel)
                 return  # goes on with the last confirm, or the new channel
@@ -416,32 +411,16 @@ class Publisher:
             self._suspects -= self._suspects > 0
             self._exchange_was_missing = False
             if not taken:
-                self._on_nack(publication)
+                self._nacks.note(publication)
             elif publication.returned:
                 if publication.needs is not None:
                     self._declared.pop(publication.needs.name, None)
                 where = f"exchange {publication.exchange!r}" if publication.exchange else "the default exchange"
                 publication.finish(Unroutable(f"{where} has no queue for the routing key {publication.routing_key!r}"))
             else:
+                self._nacks.taken(publication)
                 publication.finish(None)
         self._work()
-
-    def _on_nack(self, publication: Publication) -> None:
-        if publication.state is State.DONE:
-            return
-        publication.nacks += 1
-        if publication.nacks > len(PAUSES_AFTER_NACKS):
-            publication.finish(nacked())
-            return
-        publication.state = State.PAUSED
-        publication.nacked_at = time.monotonic()
-        # All that are nacked together come back together, in their order.
-        self._io.later(PAUSES_AFTER_NACKS[publication.nacks - 1], partial(self._end_pause, publication))
-
-    def _end_pause(self, publication: Publication) -> None:
-        if publication.state is State.PAUSED and not self.closing:
-            publication.state = State.WAITING
-            self.submit(publication)
 
     # Silence
 
@@ -531,11 +510,6 @@ class Publisher:
             self._take_back()
             return
         [accused] = flying
-        if self._exchange is not None and not isinstance(problem, BrokerRefused) and not accused.was_accused:
-            # A broker that stumbles says such things, too. An event that is really to blame makes it do so again.
-            accused.was_accused = True
-            self._take_back()
-            return
         self._forget_in_flight()
         self._suspects = 0 if self._suspects <= 1 else self._suspects - 1
         if error.reply_code == 406 and "larger than" in error.reply_text:
@@ -550,10 +524,6 @@ class Publisher:
         while self._waiting:
             publication = self._waiting.popleft()
             publication.finish(_truth(problem, publication))
-
-
-def nacked() -> EventNacked:
-    return EventNacked("the broker did not take the event (nack): a queue is full or failing")
 
 
 def _truth(problem: BrokerError, publication: Publication) -> BrokerError:

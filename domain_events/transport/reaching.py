@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ nothing, and would hold up the others for its whole `connection_timeout`."""
 
 Dial: TypeAlias = Callable[[Broker], AnyConnection]
 """Begins a login; raises ConfigurationError when it cannot even begin."""
+
+_OF_PIKAS_CLOCK = re.compile("Timeout while|attempt timed out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,8 @@ class Reaching:
             self._say_ended()
             return
         problem = connection_problem(error, login.broker)
-        waited = time.monotonic() - login.began
-        if type(problem) is ConnectionFailed and waited > 0.9 * first_answer(login.broker.connection_timeout):
+        if type(problem) is ConnectionFailed and _OF_PIKAS_CLOCK.search(str(problem)):
+            waited = time.monotonic() - login.began
             problem = ConnectionFailed(f"{login.broker}: no login within {waited:.1f} s")
         self._note(problem)
 
@@ -121,7 +124,7 @@ class Reaching:
             self._forget_timer()
             self._try_next()
         elif not self._logins:
-            self._failed(_together(self._problems))
+            self._failed(together(self._problems))
 
     def _give_up_all(self) -> None:
         self._forget_timer()
@@ -142,7 +145,7 @@ class Reaching:
             ended()
 
 
-def _together(problems: Sequence[SendError]) -> SendError:
+def together(problems: Sequence[SendError]) -> SendError:
     """What several nodes said. Refused is only what all have refused: a node that has left its cluster, or is being set
     up, knows no virtual host and no user; those that do not answer may."""
     hopeful = [problem for problem in problems if not isinstance(problem, BrokerRefused)]

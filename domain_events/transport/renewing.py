@@ -16,8 +16,7 @@ from domain_events.registration import Registration
 from domain_events.transport.declaring import bind_queue, declare_exchange, open_channel
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import channel_problem
-from domain_events.transport.script import Script, Steps
-from domain_events.transport.subscription import LONGEST_SILENCE
+from domain_events.transport.script import NoAnswer, Script, Steps
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +25,26 @@ RENEWED_EVERY = 30.0
 declares it anew does not bring them back: the queue is there, its consumer too, and nothing comes any more. AMQP has no
 question for that, but to bind again what is bound costs the broker a millisecond."""
 
+PATIENCE = 30.0
+"""Seconds for each answer. It is worth a long wait: what gives up a connection has its events delivered again."""
+
 
 class Renewing:
     """Belongs into the I/O thread. On channels of its own: a refusal closes them."""
 
     def __init__(
-        self, io: IOThread, consuming: Callable[[], Iterable[Registration]], *, every: float = RENEWED_EVERY
+        self,
+        io: IOThread,
+        consuming: Callable[[], Iterable[Registration]],
+        *,
+        every: float = RENEWED_EVERY,
+        unserved: Callable[[NoAnswer], None],
     ) -> None:
-        """`consuming`: the receivers whose queues are there."""
+        """`consuming`: the receivers whose queues are there. `unserved` is called when the connection opens no channel
+        any more: then it settles nothing either."""
         self._io = io
         self._consuming = consuming
+        self._unserved = unserved
         self._every = every
         self._connection: AnyConnection | None = None
         self._left: deque[Registration] = deque()
@@ -78,9 +87,9 @@ class Renewing:
         script = self._script = Script(
             self._steps(self._connection, registration),
             done=lambda _nothing: self._on_done(registration, ""),
-            failed=lambda error: self._on_done(registration, str(channel_problem(error))),
+            failed=partial(self._on_failed, registration),
             clock=self._io,
-            patience=LONGEST_SILENCE,
+            patience=PATIENCE,
         )
         script.start()
 
@@ -109,6 +118,12 @@ class Renewing:
         # With the connection all channels go; what then has to be done, `stop` does.
         if channel is self._channel and self._script is not None and isinstance(error, exceptions.ChannelClosed):
             self._script.throw(error)
+
+    def _on_failed(self, registration: Registration, error: Exception) -> None:
+        if isinstance(error, NoAnswer) and self._channel is None:
+            self._unserved(error)
+        else:
+            self._on_done(registration, str(channel_problem(error)))
 
     def _on_done(self, registration: Registration, problem: str) -> None:
         channel, self._channel = self._channel, None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from domain_events.errors import SendError, SendTimeout
+from domain_events.errors import ConnectionFailed, SendError, SendTimeout
 from domain_events.settings import Broker
 from domain_events.transport.line import Line, Message, Receipt, close_all
 
@@ -77,11 +78,14 @@ class ConfirmedSender:
         line: Line | None = self._last
         while line is not None and line.is_over:
             line = line.next
-        if line is not None:
+        if line is not None and not sys.is_finalizing():
             line.close()
             line.join(GOODBYE_TIMEOUT)
 
     def _submit(self, receipt: Receipt) -> Line:
+        if sys.is_finalizing():
+            # The I/O thread has been stopped for ever: Python lets no daemon thread go on at its very end.
+            raise ConnectionFailed("not sent: the interpreter is ending")
         while True:
             line = self._line()
             if not line.is_mine and line.begin():

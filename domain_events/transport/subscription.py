@@ -41,7 +41,9 @@ def default_prefetch(concurrency: int) -> int:
 class Delivery:
     """An event handed to us. Its tag is worth something on its `channel` only."""
 
-    __slots__ = ("begun", "body", "channel", "properties", "redelivered", "routing_key", "subscription", "tag")
+    __slots__ = (
+        "begun", "body", "channel", "has_come_back", "properties", "redelivered", "routing_key", "subscription", "tag",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Delivery:
         redelivered: bool,
         properties: BasicProperties,
         body: bytes,
+        has_come_back: bool = True,
     ) -> None:
         self.subscription = subscription
         self.channel = channel
@@ -60,6 +63,9 @@ class Delivery:
         self.redelivered = redelivered
         self.properties = properties
         self.body = body
+        self.has_come_back = has_come_back
+        """It was put into this queue by name, as retries and replays are, not sent to an exchange that it is bound to:
+        only then are our headers ours."""
         self.begun = 0.0
         """When it was taken in hand (time.monotonic()); 0.0: not yet."""
 
@@ -90,7 +96,13 @@ class Subscription:
     """Belongs into the I/O thread."""
 
     def __init__(
-        self, registration: Registration, lane: Lane, deliver: Callable[[Delivery], None], *, clock: Clock
+        self,
+        registration: Registration,
+        lane: Lane,
+        deliver: Callable[[Delivery], None],
+        *,
+        clock: Clock,
+        patience: float = LONGEST_SILENCE,
     ) -> None:
         self.registration = registration
         self.lane = lane
@@ -110,7 +122,8 @@ class Subscription:
         """Whether the broker has answered anything since the start: if not, it serves the whole connection no more."""
         self._deliver = deliver
         self._clock = clock
-        self._patience = LONGEST_SILENCE
+        self._longest_silence = patience
+        self._patience = patience
         self._script: Script[str] | None = None
         self._opened: Channel | None = None  # the newest
         self._consumer_tag: str | None = None
@@ -136,7 +149,7 @@ class Subscription:
             self._consumer_tag = consumer_tag
             self.consuming = True
             self.failures = 0
-            self._patience = LONGEST_SILENCE
+            self._patience = self._longest_silence
             consuming()
 
         def not_done(error: Exception) -> None:
@@ -190,7 +203,8 @@ class Subscription:
         if not isinstance(routing_key, str):  # no UTF-8
             routing_key = routing_key.decode("utf-8", "backslashreplace")
         self.unsettled.add(tag)
-        self._deliver(Delivery(self, channel, tag, routing_key, method.redelivered, properties, body))
+        has_come_back = not method.exchange
+        self._deliver(Delivery(self, channel, tag, routing_key, method.redelivered, properties, body, has_come_back))
 
     def stop(self) -> None:
         """Take no more deliveries; what is in hand can still be settled."""

@@ -45,19 +45,29 @@ def handshake_problem(error: BaseException, broker: Broker) -> str | None:
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{broker}: {_not_trusted(error, broker)}"
-    if isinstance(error, ssl.SSLEOFError):
-        return f"{broker}: the connection was cut while TLS began"
     reason = _reason(error)
-    if reason is None:
+    if reason is None or "EOF" in reason:  # the latter is what any connection that is cut looks like
         return None
     return f"{broker}: TLS failed: {_failed(reason, broker)}"
+
+
+def suspicion(broker: Broker) -> str:
+    """What may be the matter when a connection ends after TCP, or TLS, and before AMQP.
+
+    In TLS 1.3 a server looks at our certificate when we are done; what it has to say is often lost with the connection.
+    """
+    if not broker.tls:
+        return f"is port {broker.port} its TLS port? Then write amqps://"
+    if broker.certfile is None:
+        return "does it want a certificate of ours? Then name it with certfile= and keyfile="
+    return f"does it accept our certificate {broker.certfile} (certfile)? Its log says"
 
 
 def _trusting(broker: Broker, cafile: str) -> ssl.SSLContext:
     _check_readable(broker, "cacertfile", cafile)
     try:
         return ssl.create_default_context(cafile=cafile)
-    except ssl.SSLError as error:
+    except OSError as error:  # an SSLError is one; or the file has gone in this very moment
         raise ConfigurationError(
             f"{broker}: the file {cafile} (cacertfile) holds no certificate in PEM format: {_words(error)}"
         ) from error
@@ -80,8 +90,9 @@ def _identify(context: ssl.SSLContext, broker: Broker, certfile: str) -> None:
             f"{broker}: the key in {keyfile} is encrypted, and nobody is there to give the password; "
             f"keep it without one, readable by this service alone (openssl pkey -in {keyfile} -out ...)"
         ) from None
-    except ssl.SSLError as error:
-        if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
+    except OSError as error:  # as above
+        reason = error.reason if isinstance(error, ssl.SSLError) else None
+        if reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             what = f"the key in {keyfile} does not belong to the certificate in {certfile}"
         elif broker.keyfile is None:
             what = f"{certfile} (certfile) does not hold a certificate and its key in PEM format; is keyfile= missing?"
@@ -171,5 +182,5 @@ def _reason(error: BaseException) -> str | None:
     return found[1] if found else None
 
 
-def _words(error: ssl.SSLError) -> str:
-    return str(error.reason or error.strerror or error).replace("_", " ").lower()
+def _words(error: OSError) -> str:
+    return str(getattr(error, "reason", None) or error.strerror or error).replace("_", " ").lower()

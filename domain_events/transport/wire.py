@@ -53,7 +53,6 @@ LARGEST_HEADERS = 60_000
 
 _MOST_RETRIES = 2**31
 _LATEST = 253402300799.0  # the end of the year 9999, the last of most calendars
-_LONGEST_ESCAPED_KEY = 4 * LONGEST_KEY  # of a routing key that is no UTF-8: see `subscription`
 _COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "bzip2", "lz4", "snappy", "xz"})
 
 # The broker's own notes. From 4.0 on it ignores these when a client sends them; before, x-death counts that we sent
@@ -227,6 +226,8 @@ def _copied(
         for name, value in (properties.headers or {}).items()
         if not _is_of_the_broker(name) and name not in notes and name not in strip
     }
+    if not isinstance(foreign.get(HEADERS_LEFT_OUT, 0), int):  # nor is this our word
+        del foreign[HEADERS_LEFT_OUT]
     copy = BasicProperties(
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
@@ -283,9 +284,7 @@ def _make_room(copy: BasicProperties, foreign: dict[str, Any], notes: dict[str, 
     excess = _size(copy) - most
     if excess <= 0:
         return
-    left_out = foreign.pop(HEADERS_LEFT_OUT, 0)
-    if not isinstance(left_out, int):
-        left_out = 0  # somebody else's
+    left_out = max(0, foreign.pop(HEADERS_LEFT_OUT, 0))
     excess += _size_of_header(HEADERS_LEFT_OUT, 2**31)
     # Once over all of them: there may be tens of thousands.
     sizes = {name: _size_of_header(name, value) for name, value in foreign.items()}
@@ -318,7 +317,10 @@ def _seconds(moment: float) -> str:
 
 
 def _is_routing_key(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= _LONGEST_ESCAPED_KEY
+    if not isinstance(value, str):
+        return False
+    # What is no UTF-8 has come as escapes, each of four characters for one byte: see `Subscription`.
+    return 0 < len(value.encode(errors="replace")) - 3 * value.count("\\x") <= LONGEST_KEY
 
 
 def _read_retries(value: object) -> int:

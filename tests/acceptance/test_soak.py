@@ -13,7 +13,7 @@ pytestmark = pytest.mark.owns_broker  # it starts one, and kills it
 
 
 def test_no_event_is_lost_whatever_is_killed_and_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = Options(seconds=25.0, seed=4, rate=60.0, pace=0.4, recovery=2.0)
+    options = Options(seconds=20.0, seed=4, rate=60.0, pace=0.4, recovery=2.0)
     report = soak(options, tmp_path, print)
     with capsys.disabled():
         print(f"\nsoak: {list(text(report))[-1]}")

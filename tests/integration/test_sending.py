@@ -376,58 +376,6 @@ def test_nothing_is_lost_when_the_connection_breaks_again_and_again(
     assert len(wire.links) > 1
 
 
-@pytest.mark.owns_broker
-def test_a_connection_that_the_broker_closed_costs_nothing(own_broker: Broker, own_queues: Queues) -> None:
-    queue = own_queues.declare_watch("a.b", durable=True)
-    sender = Sender(own_broker.url)
-    first = sender.send("a.b", 1)
-    own_broker.ctl("close_all_connections", "for a test")
-    second = sender.send("a.b", 2)
-    assert bodies(own_queues, queue) == [first, second]
-    sender.close()
-
-
-@pytest.mark.owns_broker
-def test_an_event_that_is_too_large_is_named_and_the_others_are_sent(own_broker: Broker, own_queues: Queues) -> None:
-    # Where 3.10 reads it; and where 4.x does, which has it there once a connection was made.
-    own_broker.ctl("eval", "application:set_env(rabbit, max_message_size, 100000).")
-    own_broker.ctl("eval", "persistent_term:put(max_message_size, 100000).")
-    queue = own_queues.declare_watch("a.b", durable=True)
-    sender = Sender(own_broker.url)
-    with pytest.raises(EventTooLarge, match="200") as too_large:
-        sender.send("a.b", "x" * 200_000)
-    assert isinstance(too_large.value, ValueError)
-    events = [DomainEvent("a.b", [n, "x" * (200_000 if n in (3, 7) else 10)]) for n in range(10)]
-    with pytest.raises(PartlySent) as partly:
-        sender.send_many(events)
-    assert partly.value.unconfirmed == [events[3], events[7]]
-    assert [type(cause) for cause in partly.value.causes] == [EventTooLarge] * 2
-    last = sender.send("a.b", "last")
-    got = bodies(own_queues, queue)
-    # What was sent together with the large ones may have been sent twice.
-    assert {event.uuid_string for event in got} == {
-        event.uuid_string for event in [*events, last] if event not in (events[3], events[7])
-    }
-    sender.close()
-
-
-@pytest.mark.owns_broker
-def test_a_broker_that_takes_no_events_is_an_error_that_says_so(own_broker: Broker, own_queues: Queues) -> None:
-    queue = own_queues.declare_watch("a.b", durable=True)
-    sender = Sender(own_broker.url)
-    sender.send("a.b", 1)
-    own_broker.ctl("set_vm_memory_high_watermark", "0.00001")
-    try:
-        with pytest.raises(SendError, match="takes no events at the moment") as refused:
-            sender.send("a.b", 2, timeout=2)
-        assert isinstance(refused.value, SendTimeout)
-    finally:
-        own_broker.ctl("set_vm_memory_high_watermark", "0.6")
-    last = sender.send("a.b", 3, timeout=30)
-    assert bodies(own_queues, queue)[-1] == last
-    sender.close()
-
-
 # Offline
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import ssl
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from domain_events import Receiver, Sender, TLSFailed
+from domain_events import BrokerRefused, Receiver, Sender, TLSFailed
+from domain_events.settings import ConnectionSettings, parse_broker
 from tests.brokers import Broker, Queues
 from tests.certificates import Authority
 from tests.consuming import Seen, consuming
@@ -22,9 +28,11 @@ LARGE = 10 * 1024 * 1024  # bytes
 
 
 @pytest.fixture
-def queues(tls_broker: Broker) -> Queues:
-    """Of the broker that speaks TLS; deleted at its end."""
-    return Queues(tls_broker.url)
+def queues(tls_broker: Broker, unique: str) -> Iterator[Queues]:
+    """Of the broker that speaks TLS."""
+    queues = Queues(tls_broker.url, unique)
+    yield queues
+    queues.close()
 
 
 @pytest.fixture
@@ -40,10 +48,42 @@ def identified(broker: Broker) -> str:
     return secured(broker, f"certfile={broker.certfile}", f"keyfile={broker.keyfile}")
 
 
-def receiver_of(url: str, name: str, seen: Seen, **options: object) -> Receiver:
+def receiver_of(url: ConnectionSettings, name: str, seen: Seen, **options: object) -> Receiver:
     receiver = Receiver(url)
     receiver.register(seen, name, [f"{name}.#"], **options)  # type: ignore[arg-type]
     return receiver
+
+
+def test_our_certificate_can_be_the_login(tls_broker: Broker, name: str, tmp_path: Path) -> None:
+    if not tls_broker.owned and "EXTERNAL" not in offered_mechanisms(tls_broker):
+        pytest.skip("this broker offers no login by a certificate")
+    url = identified(tls_broker).replace("guest:guest@", "") + "&auth_mechanism=external"
+    seen = Seen()
+    receiver = receiver_of(url, name, seen)
+    receiver.declare()
+    with Sender(url) as sender, consuming(receiver):
+        sender.send(f"{name}.a", 1, mandatory=True)
+        seen.wait(1)
+
+
+def test_a_broker_that_offers_no_login_by_certificate_refuses_it(tls_broker: Broker, name: str) -> None:
+    # In the clear there is no certificate, so it is not offered there; no URL says that, but a proxy may end TLS.
+    node = parse_broker(tls_broker.urls[0], "test")
+    receiver = receiver_of([replace(node, mechanism="external")], name, Seen())
+    with pytest.raises(BrokerRefused, match="offers no login by EXTERNAL"):
+        receiver.declare()
+
+
+def offered_mechanisms(broker: Broker) -> str:
+    """As the broker greets whoever connects over TLS (AMQP 0-9-1, connection.start)."""
+    context = ssl.create_default_context(cafile=broker.cafile)
+    port = urlsplit(broker.tls_url).port
+    with (
+        socket.create_connection(("localhost", port)) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secured,
+    ):
+        secured.sendall(b"AMQP\x00\x00\x09\x01")
+        return secured.recv(8192).decode("latin-1")
 
 
 @pytest.mark.parametrize("how", ["by name", "by address", "with a certificate of ours", "with the CAs of the machine"])

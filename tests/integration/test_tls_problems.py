@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -72,7 +73,9 @@ def test_a_certificate_for_another_host_names_the_one_that_was_wanted(authority:
         told = problem(port, f"cacertfile={authority.cafile}")
         assert isinstance(told, TLSFailed)
         assert "is for another host than localhost" in str(told)
-        assert "for another host than 127.0.0.1" in str(problem(port, f"cacertfile={authority.cafile}", host="127.0.0.1"))
+        assert "for another host than 127.0.0.1" in str(
+            problem(port, f"cacertfile={authority.cafile}", host="127.0.0.1")
+        )
         # With the name that is in it, TLS is content; this server only never says anything about AMQP.
         right = ("server_name_indication=broker.example", "connection_timeout=300")
         assert "no login within" in str(problem(port, f"cacertfile={authority.cafile}", *right))
@@ -98,7 +101,7 @@ def test_a_server_that_knows_only_old_versions_is_told_apart(authority: Authorit
         context.set_ciphers("ALL:@SECLEVEL=0")
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
 
-    with pytest.warns(DeprecationWarning), tls_server(*authority.issue("localhost"), age) as port:
+    with pytest.warns(DeprecationWarning, match="TLSv1"), tls_server(*authority.issue("localhost"), age) as port:
         told = problem(port, f"cacertfile={authority.cafile}")
     assert isinstance(told, TLSFailed)
     assert "no version from TLS 1.2 on" in str(told)
@@ -115,17 +118,22 @@ def test_a_client_certificate_that_is_missing_or_unknown_is_told_apart(
 
     certfile, keyfile = stranger.issue("app@example.com")
     with tls_server(*authority.issue("localhost"), demand) as port:
+        # With TLS 1.3 what the server says may be lost: then we guess.
         told = problem(port, f"cacertfile={authority.cafile}")
-        assert isinstance(told, TLSFailed)
-        assert "wants a certificate of ours; name it with certfile= and keyfile=" in str(told)
+        assert re.search("wants? a certificate of ours.* name it with certfile= and keyfile=", str(told))
+        assert isinstance(told, TLSFailed) or "does it want" in str(told)
         told = problem(port, f"cacertfile={authority.cafile}", f"certfile={certfile}", f"keyfile={keyfile}")
-        assert isinstance(told, TLSFailed)
-        assert f"does not accept our certificate {certfile} (certfile)" in str(told)
+        assert f"accept our certificate {certfile} (certfile)" in str(told)
+        assert isinstance(told, TLSFailed) or "does it accept" in str(told)
 
 
 def test_a_port_that_speaks_no_tls_is_told_apart() -> None:
     # What RabbitMQ answers to whatever is no AMQP (AMQP 0-9-1, section 4.2.2).
-    with tcp_server(lambda client: (client.recv(4096), client.sendall(b"AMQP\x00\x00\x09\x01"))) as port:
+    def answer(client: socket.socket) -> None:
+        client.recv(4096)
+        client.sendall(b"AMQP\x00\x00\x09\x01")
+
+    with tcp_server(answer) as port:
         told = problem(port)
     assert isinstance(told, TLSFailed)
     assert f"port {port} does not speak TLS" in str(told)
@@ -185,9 +193,7 @@ def test_a_file_that_cannot_be_used_is_named(
     assert parameter in str(told)
 
 
-def test_a_key_that_does_not_fit_or_is_not_there_is_told_apart(
-    authority: Authority, client: tuple[str, str]
-) -> None:
+def test_a_key_that_does_not_fit_or_is_not_there_is_told_apart(authority: Authority, client: tuple[str, str]) -> None:
     _, another = authority.issue("b@example.com")
     told = problem(1, f"certfile={client[0]}", f"keyfile={another}")
     assert f"the key in {another} does not belong to the certificate in {client[0]}" in str(told)

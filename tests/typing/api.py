@@ -9,7 +9,9 @@ from uuid import UUID, uuid4
 
 from domain_events import (
     DEFAULT,
+    AccessRefused,
     Backoff,
+    BrokerBlocked,
     BrokerError,
     BrokerRefused,
     ConfigurationError,
@@ -17,9 +19,13 @@ from domain_events import (
     DeadLetter,
     DomainEvent,
     DomainEventError,
+    EventNacked,
     EventTooLarge,
+    ExchangeMismatch,
+    ExchangeMissing,
     HookFailed,
     InvalidName,
+    LoginRefused,
     MalformedEvent,
     NullObserver,
     Observer,
@@ -29,9 +35,11 @@ from domain_events import (
     Sender,
     SendError,
     SendTimeout,
+    TLSFailed,
     TopologyMismatch,
     Unroutable,
     UnsendableData,
+    VirtualHostRefused,
     __version__,
     before_fork,
     child_started,
@@ -93,6 +101,13 @@ with Sender("amqp://localhost", exchange="domain-events") as sender:
     assert_type(sender.send("user.disabled", {}, 7, timeout=1.0), DomainEvent)
     assert_type(sender.send_many([event], mandatory=True), list[DomainEvent])
 sender.close()
+
+
+async def send() -> None:
+    assert_type(await sender.send_async("user.disabled", {}, 7, timeout=1.0), DomainEvent)
+    assert_type(await sender.send_many_async([event, ("user.disabled", {})], mandatory=True), list[DomainEvent])
+    await sender.send_async("user.disabled", {}, "7", "abc", 1.5, 10.0)  # type: ignore[call-arg]
+
 
 try:
     send_domain_events([event])
@@ -221,11 +236,21 @@ everything: list[type[DomainEventError]] = [
 while_sending: list[type[SendError]] = [
     BrokerRefused,
     ConnectionFailed,
+    EventNacked,
     EventTooLarge,
     PartlySent,
     SendTimeout,
     Unroutable,
 ]
+refusals: list[type[BrokerRefused]] = [
+    AccessRefused,
+    ExchangeMismatch,
+    ExchangeMissing,
+    LoginRefused,
+    VirtualHostRefused,
+]
+failures: list[type[ConnectionFailed]] = [BrokerBlocked, TLSFailed]
+mismatch: type[TopologyMismatch] = ExchangeMismatch
 configuration: type[ConfigurationError] = TopologyMismatch
 timeout: type[TimeoutError] = SendTimeout
 connection: type[ConnectionError] = ConnectionFailed

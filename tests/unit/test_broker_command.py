@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +21,7 @@ from typing import Any
 import pika
 import pytest
 
-from tests.brokers import COMMAND, Broker, Queues
+from tests.brokers import COMMAND, Broker, Queues, owns_broker
 from tests.processes import Processes
 from tests.waiting import wait_until
 
@@ -104,6 +107,65 @@ def test_a_port_that_only_listens_takes_no_login(room: Any) -> None:
     assert not room("login").takes_login(port)
 
 
+def test_a_login_tells_the_version(room: Any, broker: Broker) -> None:
+    properties = Queues(broker.url).channel.connection._impl.server_properties
+    assert room("login").login(pika.URLParameters(broker.urls[0]).port) == properties["version"]
+
+
+@pytest.mark.parametrize(
+    ("full", "version", "fits"),
+    [("4.3.6", "4.3", True), ("4.30.1", "4.3", False), ("4.0.5", None, True), (None, "4.0", False)],
+)
+def test_a_version_fits_by_its_first_parts(room: Any, full: str | None, version: str | None, fits: bool) -> None:
+    assert room("source").fits(full, version) is fits
+
+
+def test_another_suite_comes_from_where_apt_gets_its_packages(
+    room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "apt-get").write_text(
+        "#!/bin/sh\n"
+        "printf 'http://security.example/\\tbookworm-security\\tbookworm-security\\tmain\\n'\n"
+        "printf 'http://near.example/debian/\\tbookworm\\toldstable\\tmain\\n'\n"
+    )
+    (tmp_path / "apt-config").write_text(
+        '#!/bin/sh\n[ "$3" != Acquire::http::Proxy ] || echo "PROXY=\'http://proxy.example:3128/\'"\n'
+    )
+    for program in ("apt-get", "apt-config"):
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for scheme in ("http", "https"):
+        monkeypatch.delenv(f"{scheme}_proxy", raising=False)
+    userland = room("userland")
+    assert userland.mirror({"ID": "debian", "VERSION_CODENAME": "bookworm"}) == "http://near.example/debian/"
+    assert userland.mirror({"ID": "ubuntu", "VERSION_CODENAME": "noble"}) == userland.PUBLIC_MIRROR
+    assert userland.proxies() == {"http_proxy": "http://proxy.example:3128/"}
+    monkeypatch.setenv("http_proxy", "http://mine.example/")
+    assert userland.proxies() == {"http_proxy": "http://mine.example/"}
+
+
+def test_certificates_are_for_this_user_alone(room: Any, tmp_path: Path) -> None:
+    tls = room("tls")
+    tls.write_certificates(tmp_path / "tls")
+    assert {path.name for path in (tmp_path / "tls").iterdir()} == {
+        tls.CA, tls.SERVER, tls.SERVER_KEY, tls.CLIENT, tls.CLIENT_KEY
+    }  # fmt: skip
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "tls").iterdir()} == {0o600}
+
+
+def test_a_test_owns_a_broker_that_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("AMQP_URLS", "AMQPS_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    assert owns_broker(["own_queues"])
+    assert owns_broker(["broker", "cluster"])
+    assert not owns_broker(["broker", "queues"])
+    monkeypatch.setenv("AMQP_URLS", "amqp://one")
+    assert owns_broker(["cluster"])
+    monkeypatch.setenv("AMQP_URLS", "amqp://one,amqp://two")
+    assert not owns_broker(["cluster"])
+    assert owns_broker(["cluster", "tls_broker"])
+
+
 @pytest.mark.owns_broker
 def test_without_a_server_docker_has_to_do(
     room: Any, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker
@@ -151,12 +213,31 @@ def test_without_a_server_docker_has_to_do(
 
 @pytest.mark.parametrize(
     "args",
-    [(), ("run",), ("run", "--"), ("ctl", "x"), ("stop",), ("stop", "x", "--all"), ("status", "--", "x")],
+    [
+        (),
+        ("run",),
+        ("run", "--"),
+        ("ctl", "x"),
+        ("stop",),
+        ("stop", "x", "--all"),
+        ("status", "--", "x"),
+        ("pause", "x"),
+        ("start", "--nodes", "0"),
+        ("start", "--conf", "nonsense"),
+        ("prepare", "--version", "1.8"),
+    ],
     ids=" ".join,
 )
 def test_a_wrong_command_line_ends_with_2(state: Path, args: tuple[str, ...]) -> None:
     assert command(*args).returncode == 2
     assert not state.exists()
+
+
+def test_the_environments_version_is_checked_too(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKER_VERSION", "1.8")
+    done = command("start")
+    assert done.returncode == 2
+    assert "'1.8' is none of 3.10, 4.0, 4.3" in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["stop", "kill", "restart"])
@@ -250,3 +331,78 @@ def test_run_that_is_killed_takes_the_broker_with_it(state: Path, processes: Pro
     wait_until(lambda: not processes_of(state / "broker-1"), what="the end of its processes")
     assert command("stop", "--all").returncode == 0
     assert not (state / "broker-1").exists()
+
+
+def states(name: str) -> dict[int, tuple[str, int | None]]:
+    """The state and pid of each node."""
+    [info] = [info for info in json.loads(command("status", "--json").stdout) if info["name"] == name]
+    return {node["number"]: (node["state"], node["pid"]) for node in info["nodes"]}
+
+
+@pytest.mark.owns_broker
+def test_each_node_of_a_cluster_falls_hangs_and_comes_back_by_itself(state: Path) -> None:
+    options = ("--nodes", "2", "--tls", "--management", "--conf", "heartbeat = 7")
+    done = command("start", "--name", "c", "--json", *options)
+    try:
+        assert done.returncode == 0, done.stderr
+        info = json.loads(done.stdout)
+        env = info["env"]
+        assert info["version"].count(".") == 2
+        assert env["AMQP_URLS"].split(",") == [node["url"] for node in info["nodes"]]
+        assert env["AMQP_URL"] == info["nodes"][0]["url"]
+        before = states("c")
+        assert [known for known, _ in before.values()] == ["running", "running"]
+
+        context = ssl.create_default_context(cafile=env["AMQPS_CAFILE"])
+        context.load_cert_chain(env["AMQPS_CERTFILE"], env["AMQPS_KEYFILE"])
+        for url in env["AMQPS_URLS"].split(","):
+            parameters = pika.URLParameters(url)
+            parameters.ssl_options = pika.SSLOptions(context, "localhost")
+            with pika.BlockingConnection(parameters) as connection:
+                assert connection._impl.params.heartbeat == 7
+        login = {"Authorization": f"Basic {base64.b64encode(b'guest:guest').decode()}"}
+        request = urllib.request.Request(f"{env['MANAGEMENT_URL']}/api/nodes", headers=login)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+            assert {node["name"] for node in json.load(answer)} == {"c-1@localhost", "c-2@localhost"}
+
+        assert command("pause", "c", "2").returncode == 0
+        assert states("c")[2] == ("paused", before[2][1])
+        assert command("resume", "c", "2").returncode == 0
+        assert states("c") == before
+        assert command("kill", "c", "2").returncode == 0
+        assert states("c") == {1: before[1], 2: ("down", None)}
+        assert "c, node 2 is down" in command("kill", "c", "2").stderr
+        assert "c, node 2 is down" in command("pause", "c", "2").stderr
+        assert "has no node 3" in command("kill", "c", "3").stderr
+        assert command("restart", "c").returncode == 0
+        after = states("c")
+        assert after[1] == before[1]
+        assert after[2][0] == "running"
+        assert after[2][1] != before[2][1]
+        asked = command("ctl", "c", "2", "--", "rabbitmq-queues", "-q", "check_if_node_is_quorum_critical")
+        assert "c-2@localhost" in asked.stdout
+    finally:
+        assert command("stop", "c").returncode == 0
+    assert processes_of(state / "c") == []
+
+
+def userland() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "domain-events-broker" / "sid"
+
+
+@pytest.mark.owns_broker
+@pytest.mark.skipif(
+    bool(os.geteuid()) or not (userland() / "ready").exists(),
+    reason="needs root, and `bin/broker prepare --version 4.3`",
+)
+def test_a_version_of_another_suite_runs_in_a_userland_of_its_own(state: Path) -> None:
+    mounts = Path("/proc/self/mountinfo").read_text()
+    script = f'echo "$AMQP_URL"; "{sys.executable}" "{COMMAND}" ctl other -- version'
+    done = command("run", "--version", "4.3", "--name", "other", "--", "sh", "-c", script)
+    url, version = done.stdout.split()
+    assert url.startswith("amqp://guest:guest@127.0.0.1:")
+    assert version == (userland() / "ready").read_text().strip().removeprefix("rabbitmq_server-")
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert processes_of(state / "other") == []
+    assert not (state / "other").exists()

@@ -172,10 +172,10 @@ def test_text_has_no_second_time_in_the_journal(stream: tuple[socket.socket, soc
     here, there = stream
     text = written("text", there.fileno(), named(there.fileno()), here)
     assert text.startswith("<4>WARNING ")
-    assert text.endswith(" app two\n<4>lines\n")
+    assert text.endswith(" app two\n<4>    lines\n")
     text = written("text", there.fileno(), None, here)
     assert text[:2] == "20"
-    assert text.endswith(" app two\nlines\n")
+    assert text.endswith(" app two\n    lines\n")
     text = written("text", there.fileno(), named(here.fileno()), here)  # stderr was redirected
     assert text[:2] == "20"
 

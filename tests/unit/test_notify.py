@@ -51,8 +51,8 @@ def test_a_status_is_told_when_it_is_news(manager: Manager) -> None:
 
 
 def test_a_status_is_one_line_of_utf_8_whatever_a_broker_has_answered(manager: Manager) -> None:
-    notifier(manager).status("refused:\nMAINPID=1\r\0READY=1 \udc80 é")
-    assert manager.listen() == ["STATUS=refused: MAINPID=1 READY=1 ? é"]
+    notifier(manager).status("refused:\nMAINPID=1\r\0READY=1 \x9b \u202e \udc80 é")
+    assert manager.listen() == [r"STATUS=refused: MAINPID=1 \x00READY=1 \x9b \u202e \udc80 é"]
 
 
 def test_a_reload_carries_the_time_at_which_it_began(manager: Manager) -> None:

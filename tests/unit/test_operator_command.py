@@ -468,10 +468,10 @@ def test_version_and_help_are_there() -> None:
     assert re.fullmatch(r"domain-events \d+\.\d+\S*\n", out)
     code, out, _ = run("--help")
     assert code == 0
-    assert out.rstrip().endswith("  domain-events reload --wait")
+    assert out.rstrip().endswith("  domain-events topology plan app.receivers")
 
 
-@pytest.mark.parametrize("noun", ["status", "restart", "scale", "reload"])
+@pytest.mark.parametrize("noun", ["status", "restart", "scale", "reload", "topology"])
 def test_the_help_of_each_noun_ends_with_commands_to_paste(noun: str) -> None:
     code, out, _ = run(noun, "--help")
     assert code == 0

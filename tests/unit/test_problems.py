@@ -12,9 +12,21 @@ from pika.adapters.utils.connection_workflow import (
     AMQPConnectorSocketConnectError,
 )
 
-from domain_events import BrokerRefused, ConnectionFailed, SendError, TopologyMismatch
+from domain_events import (
+    AccessRefused,
+    BrokerRefused,
+    ConnectionFailed,
+    ExchangeMismatch,
+    ExchangeMissing,
+    LoginRefused,
+    SendError,
+    TLSFailed,
+    TopologyMismatch,
+    VirtualHostRefused,
+)
 from domain_events.settings import parse_broker
 from domain_events.transport.problems import channel_problem, connection_problem
+from domain_events.transport.reaching import together
 
 BROKER = parse_broker("amqp://app:hunter2@broker.example:5673/shop", "test")
 CLOSED = exceptions.ConnectionClosedByBroker
@@ -35,18 +47,23 @@ def handshake(error: Exception) -> AMQPConnectionWorkflowFailed:
     ("error", "kind", "words"),
     [
         (CLOSED(320, "CONNECTION_FORCED - shutdown"), ConnectionFailed, "320 CONNECTION_FORCED"),
-        (CLOSED(403, "ACCESS_REFUSED - no"), BrokerRefused, "403 ACCESS_REFUSED"),
-        (CLOSED(530, "NOT_ALLOWED - vhost shop not found"), BrokerRefused, "530 NOT_ALLOWED"),
+        (CLOSED(403, "ACCESS_REFUSED - no"), AccessRefused, "403 ACCESS_REFUSED"),
+        (CLOSED(530, "NOT_ALLOWED - vhost shop not found"), VirtualHostRefused, "530 NOT_ALLOWED"),
+        (
+            CLOSED(530, "NOT_ALLOWED - connection refused for user 'app': user connection limit (1) is reached"),
+            ConnectionFailed,
+            "limit (1) is reached",
+        ),
         (CLOSED(530, "NOT_ALLOWED - access to vhost 'shop' refused: vhost 'shop' is down"), ConnectionFailed, "down"),
         (CLOSED(541, "INTERNAL_ERROR"), ConnectionFailed, "541"),
         (
             handshake(exceptions.ProbableAuthenticationError(repr(CLOSED(403, "ACCESS_REFUSED")))),
-            BrokerRefused,
+            LoginRefused,
             "refused the login of user 'app'",
         ),
         (
             handshake(exceptions.ProbableAccessDeniedError(repr(CLOSED(530, "NOT_ALLOWED - vhost shop not found")))),
-            BrokerRefused,
+            VirtualHostRefused,
             "refused the virtual host 'shop'",
         ),
         (
@@ -79,7 +96,7 @@ def handshake(error: Exception) -> AMQPConnectionWorkflowFailed:
         ),
         (exceptions.StreamLostError("Transport indicated EOF"), ConnectionFailed, "EOF"),
         (exceptions.AMQPHeartbeatTimeout("no activity"), ConnectionFailed, "missed its heartbeats"),
-        (tls_error("WRONG_VERSION_NUMBER"), ConnectionFailed, "TLS failed: WRONG_VERSION_NUMBER"),
+        (tls_error("WRONG_VERSION_NUMBER"), TLSFailed, "TLS failed: WRONG_VERSION_NUMBER"),
         (None, ConnectionFailed, "closed"),
     ],
 )
@@ -95,8 +112,27 @@ def test_an_untrusted_certificate_names_the_remedy() -> None:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.verify_message = "self-signed certificate"
     problem = connection_problem(AMQPConnectionWorkflowFailed([AMQPConnectorSocketConnectError(error)]), BROKER)
-    assert "not trusted: self-signed certificate" in str(problem)
+    assert "self-signed certificate" in str(problem)
     assert "cacertfile" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("problems", "kind", "words"),
+    [
+        ([LoginRefused("a: no")], LoginRefused, "a: no"),
+        ([LoginRefused("a: no"), LoginRefused("b: no")], LoginRefused, "a: no; b: no"),
+        ([LoginRefused("a: no"), VirtualHostRefused("b: none")], BrokerRefused, "a: no; b: none"),
+        # One that refuses may have left its cluster: those that are away decide.
+        ([VirtualHostRefused("a: none"), ConnectionFailed("b: away")], ConnectionFailed, "b: away; a: none"),
+        ([TLSFailed("a: old"), TLSFailed("b: old")], TLSFailed, "a: old; b: old"),
+        ([TLSFailed("a: old"), ConnectionFailed("b: away")], ConnectionFailed, "a: old; b: away"),
+        ([ConnectionFailed("a: away"), ConnectionFailed("a: away")], ConnectionFailed, "a: away"),
+    ],
+)
+def test_several_nodes_are_told_together(problems: list[SendError], kind: type[SendError], words: str) -> None:
+    problem = together(problems)
+    assert type(problem) is kind
+    assert str(problem) == words
 
 
 def closed(code: int, text: str) -> exceptions.ChannelClosedByBroker:
@@ -135,7 +171,7 @@ def closed(code: int, text: str) -> exceptions.ChannelClosedByBroker:
 )
 def test_a_mismatch_names_the_object_the_argument_and_both_values(text: str, words: str) -> None:
     problem = channel_problem(closed(406, text))
-    assert type(problem) is TopologyMismatch
+    assert type(problem) is (ExchangeMismatch if words.startswith("exchange") else TopologyMismatch)
     assert str(problem).startswith(words + ". ")
 
 
@@ -150,8 +186,9 @@ def test_a_mismatch_shows_the_way_out() -> None:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (closed(403, "ACCESS_REFUSED - access to queue 'a'"), BrokerRefused),
-        (closed(404, "NOT_FOUND - no exchange 'a'"), BrokerRefused),
+        (closed(403, "ACCESS_REFUSED - access to queue 'a'"), AccessRefused),
+        (closed(404, "NOT_FOUND - no exchange 'a'"), ExchangeMissing),
+        (closed(404, "NOT_FOUND - no queue 'a'"), BrokerRefused),
         (closed(406, "PRECONDITION_FAILED - something else"), BrokerRefused),
         (closed(405, "RESOURCE_LOCKED"), SendError),
         (closed(541, "INTERNAL_ERROR"), SendError),

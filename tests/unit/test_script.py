@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from domain_events.transport.script import Script, Step, Steps
+from domain_events.transport.script import NoAnswer, Script, Step, Steps
 
 
 class Requests:
@@ -193,3 +193,86 @@ def test_what_done_raises_is_not_taken_for_a_failure_of_the_script() -> None:
     with pytest.raises(KeyError):
         running.start()
     assert failures == []
+
+
+class Clock:
+    """Runs out when the test says so."""
+
+    def __init__(self) -> None:
+        self.timers: dict[object, tuple[float, Callable[[], None]]] = {}
+
+    def later(self, delay: float, function: Callable[[], None]) -> object:
+        handle = object()
+        self.timers[handle] = delay, function
+        return handle
+
+    def cancel(self, handle: object) -> None:
+        del self.timers[handle]
+
+    def run_out(self) -> None:
+        [handle] = self.timers
+        _, function = self.timers.pop(handle)
+        function()
+
+
+def timed(steps: Steps[Any], ends: Ends, clock: Clock) -> Script[Any]:
+    return Script(steps, done=ends.done, failed=ends.failed, clock=clock, patience=1.5)
+
+
+def test_each_request_has_its_own_time() -> None:
+    request, ends, clock = Requests(), Ends(), Clock()
+    timed(two(request), ends, clock).start()
+    assert [delay for delay, _ in clock.timers.values()] == [1.5]
+    request.answer[0]("a")
+    assert [delay for delay, _ in clock.timers.values()] == [1.5]
+    request.answer[1]("b")
+    assert clock.timers == {}
+    assert ends.said == [("done", "ab")]
+
+
+def test_a_request_that_is_not_answered_in_time_fails_the_script() -> None:
+    request, ends, clock = Requests(), Ends(), Clock()
+    timed(two(request), ends, clock).start()
+    request.answer[0]("a")
+    clock.run_out()
+    [(how, error)] = ends.said
+    assert how == "failed"
+    assert isinstance(error, NoAnswer)
+    assert str(error) == "the broker has not answered for 1.5 s"
+    request.answer[1]("late")
+    assert len(ends.said) == 1
+    assert clock.timers == {}
+
+
+@pytest.mark.parametrize("how", ["cancel", "throw"])
+def test_a_script_that_has_ended_otherwise_leaves_no_timer(how: str) -> None:
+    request, ends, clock = Requests(), Ends(), Clock()
+    running = timed(two(request), ends, clock)
+    running.start()
+    if how == "cancel":
+        running.cancel()
+    else:
+        running.throw(RuntimeError())
+    assert clock.timers == {}
+
+
+def test_a_request_that_is_answered_at_once_leaves_no_timer() -> None:
+    def steps() -> Steps[None]:
+        yield lambda done: done(None)
+
+    ends, clock = Ends(), Clock()
+    timed(steps(), ends, clock).start()
+    assert (ends.said, clock.timers) == ([("done", None)], {})
+
+
+def test_a_request_that_cannot_be_made_leaves_no_timer() -> None:
+    def refuse(_done: Callable[[Any], None]) -> None:
+        raise ValueError("the channel is closed")
+
+    def steps() -> Steps[None]:
+        yield refuse
+
+    ends, clock = Ends(), Clock()
+    timed(steps(), ends, clock).start()
+    assert [how for how, _ in ends.said] == ["failed"]
+    assert clock.timers == {}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from benchmarks.soak.books import append, read
+from benchmarks.soak.books import Clock, append, read
+from benchmarks.soak.faults import Fault, Lane, Strike
 from benchmarks.soak.logs import search
+from benchmarks.soak.nodes import NodeError
 from benchmarks.soak.plan import FAST, TOPICS, kinds
 from benchmarks.soak.reckoning import Account, gaps, read_notes, read_sent, reckon
 
@@ -85,6 +88,43 @@ def test_every_topic_has_a_receiver_and_the_fast_one_has_all() -> None:
     assert fast.binding_keys == ["soak.#"]
     assert {topic for kind in kinds(3) if kind is not fast for topic in kind.topics} == set(TOPICS)
     assert [kind.name for kind in kinds(1) if kind.classic] == ["classic"]
+
+
+def test_the_same_seed_brings_the_same_faults_in_the_same_order() -> None:
+    def drawn(seed: int) -> list[str]:
+        enough, stop = threading.Event(), threading.Event()
+        fault: Fault = lambda strike: strike.name(f"{strike.dice.random()}")  # noqa: E731
+        lane = Lane(
+            "nodes",
+            {"killed": (1, fault), "paused": (3, fault)},
+            seed=seed,
+            pause=0.001,
+            clock=Clock(0.0),
+            stop=stop,
+            say=lambda _: enough.set() if len(lane.happened) == 20 else None,
+        )
+        lane.start()
+        assert enough.wait(20)
+        stop.set()
+        lane.join(20)
+        return [f"{each.kind} {each.what}" for each in lane.happened[:20]]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_a_fault_that_fails_ends_the_lane_and_is_told() -> None:
+    def fail(strike: Strike) -> None:
+        strike.name("node 2")
+        raise NodeError("it does not start")
+
+    lane = Lane(
+        "nodes", {"killed": (1, fail)}, seed=1, pause=0.001, clock=Clock(0.0), stop=threading.Event(), say=str.title
+    )
+    lane.start()
+    lane.join(20)
+    assert lane.problem is not None
+    assert "killed node 2: it does not start" in lane.problem
 
 
 def test_tracebacks_of_ours_are_found_and_those_of_handlers_are_not() -> None:

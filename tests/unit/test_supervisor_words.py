@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain_events.errors import ConfigurationError
 from domain_events.events import DomainEvent
 from domain_events.supervisor import blame
 from domain_events.supervisor.blame import Blame
-from domain_events.supervisor.brokers import read_broker_file, use_broker
 from domain_events.supervisor.exits import Ending, ending_of
 from domain_events.supervisor.lines import fields_of, to_text
 from domain_events.supervisor.lock import Lock, LockTaken
@@ -165,32 +163,3 @@ def test_a_lock_that_takes_no_pid_is_a_lock_all_the_same() -> None:
 def test_a_lock_that_cannot_be_made_says_why(path: str) -> None:
     with pytest.raises(LockTaken, match=f"cannot use {path}"):
         Lock(path)
-
-
-def test_a_broker_file_holds_one_url_or_several(tmp_path: Path) -> None:
-    path = tmp_path / "broker"
-    path.write_text("amqp://a\n\n  amqp://b,\namqp://c,amqp://d\n")
-    path.chmod(0o600)
-    assert read_broker_file(str(path)) == "amqp://a,amqp://b,amqp://c,amqp://d"
-
-
-def test_a_broker_file_that_is_not_to_be_trusted_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "broker"
-    with pytest.raises(ConfigurationError, match="No such file"):
-        read_broker_file(str(path))
-    path.write_text("amqp://user:secret@host")
-    path.chmod(0o602)
-    with pytest.raises(ConfigurationError, match="everybody may write"):
-        read_broker_file(str(path))
-    path.chmod(0o604)
-    read_broker_file(str(path))
-    assert "chmod o-r" in caplog.text
-    path.chmod(0o600)
-    path.write_text("\n")
-    with pytest.raises(ConfigurationError, match="is empty"):
-        read_broker_file(str(path))
-    path.write_text("amqp//user:secret@host")
-    with pytest.raises(ConfigurationError) as caught:
-        use_broker(None, str(path), {})
-    assert "secret" not in str(caught.value)
-    assert "secret" not in caplog.text

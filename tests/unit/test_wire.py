@@ -278,6 +278,27 @@ def test_the_header_block_stays_below_64_kib_whatever_failed(character: str) -> 
     assert properties.message_id == "m" * 255
 
 
+@pytest.mark.parametrize("character", ["x", "ü", "\U0001f600", "\ud800", "\0"])
+@pytest.mark.parametrize("largest", [4076, 8172, 20_000])
+def test_the_header_block_fits_into_the_frames_of_a_broker_that_has_small_ones(largest: int, character: str) -> None:
+    failure = Failure(
+        reason=character * 100_000,
+        error_type="E" * 1000,
+        error_message=character * 1_000_000,
+        traceback=character * 1_000_000,
+    )
+    foreign = {f"header-{n}": "x" * 300 for n in range(12)}
+    original = BasicProperties(headers={**foreign, "small": "kept"}, message_id="m" * 255, type="t" * 255)
+    progress = Progress("k" * 255)
+    letter = again(dead_letter_properties(original, progress, failure, receiver="r" * 200, now=1.0, largest=largest))
+    retry = again(retry_properties(original, progress, 1.0, largest=largest))
+    for properties in (letter, retry):
+        assert len(encoded(properties)) <= largest
+        assert properties.headers["domain-events-routing-key"] == "k" * 255
+    assert letter.headers["domain-events-reason"]
+    assert retry.headers["small"] == "kept"
+
+
 def test_a_retry_of_giant_headers_leaves_some_out_too() -> None:
     properties = BasicProperties(headers={"giant": "x" * 100_000, "small": "kept"})
     copy = again(retry_properties(properties, Progress("a.b"), 1.0))

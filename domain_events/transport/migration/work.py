@@ -83,6 +83,9 @@ class Changes:
         if self._management is None:
             raise BrokerError(f"cannot prune {name}: only the management plugin can tell that its queues are empty")
         listing = self._management.list()
+        if total(queues_of(name, listing)) is None:
+            time.sleep(STATISTICS)  # a queue that is young has not been counted yet
+            listing = self._management.list()
         queues = queues_of(name, listing)
         if not queues:
             raise NoSuchReceiver(f"there is no queue of a receiver {name!r}")

@@ -55,12 +55,13 @@ class Command(BaseCommand):
         launch.remember()
         launch.occupy_standard_descriptors()
         modules = read_modules(given, os.environ)
+        title = " ".join([getattr(settings, "SETTINGS_MODULE", None) or "django", *modules])
+        titles.hide_arguments(title)
         try:
             options = read_options(given, os.environ)
         except UsageError as error:
             raise CommandError(str(error), returncode=MasterExit.USAGE) from error
         _configure_logging(options, given)
-        title = " ".join([getattr(settings, "SETTINGS_MODULE", None) or "django", *modules])
         try:
             stop_early()
             code = start(partial(load_receivers, [ALL_APPS, *modules]), options, title=title, out=self.stdout.write)

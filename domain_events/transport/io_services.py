@@ -1,0 +1,52 @@
+"""pika's way to the event loop, which no connection that was reset at once can stop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from pika.adapters.utils import nbio_interface
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
+
+
+class IOServices(SelectorIOServicesAdapter):
+    """Tells of a connection that was reset between connect() and pika's getpeername(), as one that failed.
+
+    pika 1.3 raises ValueError out of its loop then, and the thread ends. It happens where something accepts and resets
+    at once, as a load balancer whose broker is down.
+    """
+
+    def create_streaming_connection(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        on_done: Callable[[Any], None],
+        ssl_context: Any = None,
+        server_hostname: Any = None,
+    ) -> nbio_interface.AbstractIOReference:
+        try:
+            return super().create_streaming_connection(protocol_factory, sock, on_done, ssl_context, server_hostname)
+        except ValueError as error:
+            cause = error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            sock.close()
+            task = _Telling(on_done, ConnectionResetError(cause.errno, cause.strerror))
+            self.add_callback_threadsafe(task.tell)
+            return task
+
+
+class _Telling(nbio_interface.AbstractIOReference):
+    def __init__(self, on_done: Callable[[Any], None], problem: OSError) -> None:
+        self._on_done: Callable[[Any], None] | None = on_done
+        self._problem = problem
+
+    def tell(self) -> None:
+        on_done, self._on_done = self._on_done, None
+        if on_done is not None:
+            on_done(self._problem)
+
+    def cancel(self) -> bool:
+        was_waiting, self._on_done = self._on_done is not None, None
+        return was_waiting
