@@ -41,7 +41,7 @@ class Broker:
         return f"{scheme}://{login}{host}:{self.port}/{vhost}"
 
 
-_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", re.IGNORECASE)
+_HOST = re.compile(r"[\w.-]+|[0-9a-f]*:[0-9a-f:.]+(%\w+)?", re.IGNORECASE)
 _PARAMETER = re.compile(r"[a-z_]{1,30}")  # anything else may be a part of a password
 _ESCAPES = "'/', '?', '#' and '@' in a name or password are written as %2F, %3F, %23 and %40"
 

@@ -189,8 +189,7 @@ class Runner:
             # The I/O thread takes back what waits in the lanes; this one may just have left it.
             return GiveBack()
         registration = delivery.registration
-        # A count of retries that a sender has made up is none.
-        progress = read_progress(delivery.routing_key, delivery.properties.headers if delivery.has_come_back else None)
+        progress = read_progress(delivery.routing_key, delivery.properties.headers)
         try:
             event = read_event(delivery.properties, delivery.body, progress.retries)
         except MalformedEvent as malformed:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from pika.adapters.select_connection import IOLoop
 
@@ -13,9 +15,8 @@ class IOThread:
 
     def __init__(self, name: str, crashed: Callable[[BaseException], None]) -> None:
         self.loop = IOLoop()
-        # pika guards its wake-up call with a plain lock. A signal handler or a finalizer that comes in that moment, and
-        # calls too, would wait for the very thread that it runs in.
-        self.loop._poller._waking_mutex = threading.RLock()  # type: ignore[attr-defined]
+        self._poller = self.loop._poller  # type: ignore[attr-defined]
+        self._poller.wake_threadsafe = _Bell(self._poller._w_interrupt.fileno())
         self._crashed = crashed
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -58,3 +59,23 @@ class IOThread:
             self._crashed(error)
         finally:
             self.loop.close()
+            del self._poller.wake_threadsafe  # pika's own does nothing once the loop is closed
+
+
+class _Bell:
+    """Wakes up the loop, without a lock.
+
+    pika takes one, so that nobody closes the descriptor meanwhile. But a signal handler or a finalizer that comes in
+    that moment and waits for the I/O thread would hold a lock that this thread wants, too. This descriptor lives as
+    long as anybody is about to ring.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = os.dup(descriptor)
+
+    def __call__(self) -> None:
+        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # it rings already, or nobody hears it
+            os.write(self._descriptor, b"X")
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)

@@ -41,9 +41,7 @@ def default_prefetch(concurrency: int) -> int:
 class Delivery:
     """An event handed to us. Its tag is worth something on its `channel` only."""
 
-    __slots__ = (
-        "begun", "body", "channel", "has_come_back", "properties", "redelivered", "routing_key", "subscription", "tag",
-    )  # fmt: skip
+    __slots__ = ("begun", "body", "channel", "properties", "redelivered", "routing_key", "subscription", "tag")
 
     def __init__(
         self,
@@ -54,7 +52,6 @@ class Delivery:
         redelivered: bool,
         properties: BasicProperties,
         body: bytes,
-        has_come_back: bool = True,
     ) -> None:
         self.subscription = subscription
         self.channel = channel
@@ -63,9 +60,6 @@ class Delivery:
         self.redelivered = redelivered
         self.properties = properties
         self.body = body
-        self.has_come_back = has_come_back
-        """It was put into this queue by name, as retries and replays are, not sent to an exchange that it is bound to:
-        only then are our headers ours."""
         self.begun = 0.0
         """When it was taken in hand (time.monotonic()); 0.0: not yet."""
 
@@ -203,8 +197,7 @@ class Subscription:
         if not isinstance(routing_key, str):  # no UTF-8
             routing_key = routing_key.decode("utf-8", "backslashreplace")
         self.unsettled.add(tag)
-        has_come_back = not method.exchange
-        self._deliver(Delivery(self, channel, tag, routing_key, method.redelivered, properties, body, has_come_back))
+        self._deliver(Delivery(self, channel, tag, routing_key, method.redelivered, properties, body))
 
     def stop(self) -> None:
         """Take no more deliveries; what is in hand can still be settled."""

@@ -231,6 +231,8 @@ def test_a_receiver_whose_classic_queue_is_on_a_dead_node_waits_for_it(
     name, key = cluster_queues.forget_after(unique + "r"), unique + "key"
     at_home = Queues(cluster.urls[1])
     at_home.channel.queue_declare(name, durable=True, arguments={"x-queue-type": "classic"})
+    at_home.channel.exchange_declare("domain-events", "topic", durable=True)
+    at_home.channel.queue_bind(name, "domain-events", key)
     at_home.abandon()
     seen = Seen()
     receiver = Receiver(cluster.url)

@@ -319,7 +319,7 @@ def test_without_dead_letters_the_event_is_logged_and_gone(
     assert "drops" in dropped
     assert "still failing after 1 of 1 retries" in dropped
     [malformed] = [message for message in errors if sent.uuid_string not in message]
-    assert "'odd\\nid'" in malformed
+    assert r"odd\nid" in malformed
     assert "malformed" in malformed
     assert "payload" not in caplog.text
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from domain_events.supervisor.formats import JournalFormatter, JsonFormatter, is_the_journal
+from domain_events.supervisor.formats import JournalFormatter, JsonFormatter, TextFormatter, is_the_journal
 from domain_events.supervisor.lines import dropped, to_text
 
 LOG_FIELDS = {  # those of the contract
@@ -104,6 +104,50 @@ def test_json_keeps_exception_and_stack_in_the_line() -> None:
     assert line["message"] == "two\nlines \udc80\0"
     assert "no\nway" in str(line["exception"])
     assert str(line["stack"]).endswith("here")
+
+
+# Text
+
+HOSTILE = "one\n2026-01-01 00:00:00,000 CRITICAL 1 root forged\r\x1b[2J\x9b1m\0\x7f\u2028\u202e\ud800\ttwo"
+
+
+def forged(level: int = logging.ERROR) -> logging.LogRecord:
+    """A record whose message, exception, stack and name somebody else has chosen."""
+    made = record("%s", HOSTILE, level=level, stack_info=f"Stack:\n  {HOSTILE}")
+    made.name = f"app{HOSTILE}"
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError as error:
+        error.add_note(HOSTILE)
+        made.exc_info = (ValueError, error, error.__traceback__)
+    return made
+
+
+def test_only_a_record_begins_at_the_margin_and_nothing_in_it_moves_a_cursor() -> None:
+    lines = TextFormatter("%(levelname)s %(name)s %(message)s").format(forged()).split("\n")
+    assert lines[0].startswith("ERROR appone")
+    assert all(line.startswith("    ") for line in lines[1:])
+    assert all(line.replace("\t", "").isprintable() for line in lines)
+    assert lines.count("    Traceback (most recent call last):") == 1
+    escaped = r"forged\r\x1b[2J\x9b1m\x00\x7f\u2028\u202e\ud800" + "\ttwo"
+    assert sum(line.endswith(escaped) for line in lines) >= 4
+
+
+def test_json_and_the_journal_are_proof_against_the_same() -> None:
+    assert "forged" in str(from_json(JsonFormatter().format(forged()))["message"])
+    assert JsonFormatter().format(forged()).isascii()
+    for inner in (TextFormatter("%(message)s"), JsonFormatter()):
+        lines = JournalFormatter(inner).format(forged()).split("\n")
+        assert all(line.startswith(("<3>one", "<3>    ", "<3>{")) for line in lines)
+        assert all(line.replace("\t", "").isprintable() for line in lines)
+
+
+def test_a_field_cannot_become_two_nor_end_its_line() -> None:
+    text = to_text("child_exit", reason=HOSTILE, in_flight='a" pid=1 event=forged', slot="a\u202eb#0")
+    assert text.isprintable()
+    line = from_json(JsonFormatter().format(record("%s", text)))
+    assert (line["reason"], line["in_flight"], line["slot"]) == (HOSTILE, 'a" pid=1 event=forged', "a\u202eb#0")
+    assert (line["event"], line["pid"] if "pid" in line else None) == ("child_exit", None)
 
 
 # The journal

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from domain_events.policy import (
     LONGEST_DELAY,
+    LONGEST_REASON,
     Backoff,
     DeadLetter,
     Handled,
@@ -195,3 +196,14 @@ def test_a_dead_letter_wins_over_retry_on():
 def test_a_delay_above_49_days_is_cut():
     assert decide(Retry(365 * DAY), retries=0, policy=THREE) == RetryLater(delay=49 * DAY)
     assert LONGEST_DELAY * 1000 < 2**32  # milliseconds, as the broker counts
+
+
+def test_a_reason_is_one_short_printable_line_whatever_the_handler_gave() -> None:
+    hostile = "no\n2026-01-01 CRITICAL forged\r\x1b[2J\x9b1m\0\u202e\ud800"
+    outcome = decide(DeadLetter(hostile), retries=0, policy=Policy())
+    assert outcome == SetAside(reason=r"no 2026-01-01 CRITICAL forged \x1b[2J\x9b1m\x00\u202e\ud800")
+    for error in (DeadLetter("x" * 10**6), type("E\n" * 10**4, (Exception,), {})()):
+        outcome = decide(error, retries=0, policy=Policy())
+        assert isinstance(outcome, SetAside)
+        assert outcome.reason.isprintable()
+        assert len(outcome.reason) <= LONGEST_REASON

@@ -96,7 +96,7 @@ def handshake(error: Exception) -> AMQPConnectionWorkflowFailed:
         ),
         (exceptions.StreamLostError("Transport indicated EOF"), ConnectionFailed, "EOF"),
         (exceptions.AMQPHeartbeatTimeout("no activity"), ConnectionFailed, "missed its heartbeats"),
-        (tls_error("WRONG_VERSION_NUMBER"), TLSFailed, "TLS failed: WRONG_VERSION_NUMBER"),
+        (tls_error("WRONG_VERSION_NUMBER"), TLSFailed, "TLS failed: port 5673 does not speak TLS"),
         (None, ConnectionFailed, "closed"),
     ],
 )
@@ -110,7 +110,7 @@ def test_why_a_connection_failed(error: Exception | None, kind: type[SendError],
 
 def test_an_untrusted_certificate_names_the_remedy() -> None:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    error.verify_message = "self-signed certificate"
+    error.verify_code, error.verify_message = 18, "self-signed certificate"
     problem = connection_problem(AMQPConnectionWorkflowFailed([AMQPConnectorSocketConnectError(error)]), BROKER)
     assert "self-signed certificate" in str(problem)
     assert "cacertfile" in str(problem)

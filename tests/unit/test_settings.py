@@ -23,6 +23,7 @@ from domain_events.settings import (
     parse_broker,
     parse_brokers,
 )
+from tests.documents import table
 
 SECRET = "hunter2"
 NAMES = ("DOMAIN_EVENT_BROKER", "DOMAIN_EVENT_PRODUCER_BROKER", "DOMAIN_EVENT_CONSUMER_BROKER")
@@ -141,12 +142,24 @@ def test_neither_str_nor_repr_shows_the_password():
         ("amqp://[::1", "cannot be parsed"),
         ("amqp://host/a/b", "%2F"),
         ("amqp://host?colour=red", "unknown parameter 'colour'; known are auth_mechanism, cacertfile, "),
-        ("amqp://host?heartbeat=soon", "heartbeat= with no valid value; it must be a whole number of seconds in 0..65535"),
+        (
+            "amqp://host?heartbeat=soon",
+            "heartbeat= with no valid value; it must be a whole number of seconds in 0..65535",
+        ),
         ("amqp://host?heartbeat=-1", "heartbeat="),
         ("amqp://host?heartbeat=65536", "heartbeat="),
         ("amqp://host?connection_timeout=0", "connection_timeout="),
         ("amqp://host?connection_timeout=-5", "connection_timeout="),
-        ("amqp://host?verify=maybe", "verify="),
+        ("amqps://host?verify=maybe", "verify="),
+        ("amqp://host?auth_mechanism=scram", "auth_mechanism= with no valid value; it must be plain or external"),
+        ("amqp://host?cacertfile=ca.pem", "amqp:// is plain; write amqps://"),
+        ("amqp://host?verify=verify_none", "amqp:// is plain; write amqps://"),
+        ("amqps://host?cacertfile=", "it must be the path of a file"),
+        ("amqps://host?keyfile=key.pem", "names a key, but no certificate: add certfile="),
+        ("amqps://host?auth_mechanism=external", "needs amqps:// and certfile="),
+        ("amqp://host?auth_mechanism=external", "needs amqps:// and certfile="),
+        ("amqp://a%2Fb", "what stands for the host is no host"),
+        ("amqp://host?hunter2%2F=x", "unknown parameter; known are"),
         # Passwords that should have been escaped, wherever they end up:
         ("amqp://user:hunter2/x@host/", "written as %2F"),
         ("amqp://user:hunter2#x@host/", "%23"),
@@ -324,3 +337,10 @@ def test_a_bad_override_says_that_it_came_from_the_command_line():
 
 def test_default_shows_its_name():
     assert repr(DEFAULT) == "DEFAULT"
+
+
+def test_the_document_has_all_parameters():
+    with pytest.raises(ConfigurationError) as caught:
+        parse_broker("amqp://host?unknown=1", "x")
+    known = str(caught.value).partition("known are ")[2].split(", ")
+    assert sorted(row[0].strip("`") for row in table("docs/security.md", "parameter")) == known

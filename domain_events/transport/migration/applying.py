@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from pika import spec
 from pika.channel import Channel
 
 from domain_events.errors import BrokerError, TopologyMismatch
@@ -16,7 +14,7 @@ from domain_events.transport.declaring import declare_exchange, declare_queue
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.migration.looking import FoundQueue, FoundReceiver, count
 from domain_events.transport.migration.management import Binding, Listing
-from domain_events.transport.migration.moving import QUIET, move, move_and_delete
+from domain_events.transport.migration.moving import QUIET, holds_events, move, move_and_delete
 from domain_events.transport.migration.planning import missing_keys, stale_bindings
 from domain_events.transport.publisher import Publisher
 from domain_events.transport.script import Steps
@@ -140,23 +138,13 @@ def unbind(tools: Tools, bindings: Iterable[Binding]) -> Steps[list[str]]:
 def delete_empty(tools: Tools, names: Iterable[str]) -> Steps[list[str]]:
     """Those that have no ready event and no consumer. What they may hold besides, the caller knows."""
     done = []
+    channel: Channel = yield tools.another()
     for name in names:
-        counts = yield from count(tools.another, name)
-        if counts == (0, 0):
-            channel: Channel = yield tools.another()
-            # A quorum queue tells its count late; this asks the queue itself.
-            method = yield partial(_get, channel, name)
-            if method is None:
-                yield lambda done, name=name, channel=channel: channel.queue_delete(name, callback=done)  # type: ignore[misc]
-                done.append(f"deleted queue {name}")
-            channel.close()  # an event that was there goes back
+        if (yield from count(tools.another, name)) == (0, 0) and not (yield from holds_events(tools.another, name)):
+            yield lambda done, name=name: channel.queue_delete(name, callback=done)  # type: ignore[misc]
+            done.append(f"deleted queue {name}")
+    channel.close()
     return done
-
-
-def _get(channel: Channel, name: str, done: Callable[[Any], None]) -> None:
-    """A step: answers with the method of the event that was there, or None."""
-    channel.add_callback(lambda _frame: done(None), [spec.Basic.GetEmpty], one_shot=True)
-    channel.basic_get(name, callback=lambda _channel, method, _properties, _body: done(method))
 
 
 def _make_anew(

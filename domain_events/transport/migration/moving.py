@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pika import BasicProperties
+from pika import BasicProperties, exceptions, spec
 from pika.channel import Channel
 
 from domain_events.errors import BrokerError, SendError
 from domain_events.transport.io_thread import IOThread
+from domain_events.transport.migration.looking import count
 from domain_events.transport.publication import Publication
 from domain_events.transport.publisher import Publisher
 from domain_events.transport.script import Step, Steps
@@ -23,6 +24,9 @@ PREFETCH = 50
 QUIET = 2.0
 """Seconds without an event, after which a queue that nobody publishes to counts as empty. What was routed before its
 bindings went may still be on its way between two nodes."""
+
+LONGEST_WAIT = 60.0
+"""Seconds without a confirm, after which moving is given up; as when the broker is short of memory."""
 
 SLOWEST_CANCEL = 5.0
 """Seconds to wait for the broker to say that the consumer of a deleted queue has ended."""
@@ -95,12 +99,23 @@ class Move:
         self._watch()
 
     def _watch(self) -> None:
-        """Every event begins the silence anew."""
+        """Every event, and every confirm, begins the silence anew."""
         if self._timer is not None:
             self._io.cancel(self._timer)
             self._timer = None
-        if self._told is not None and (self._problem is not None or not self._unconfirmed):
-            self._timer = self._io.later(0.0 if self._problem else self._quiet, self._tell)
+        if self._told is None:
+            return
+        if self._problem is not None:
+            self._timer = self._io.later(0.0, self._tell)
+        elif self._unconfirmed:
+            self._timer = self._io.later(LONGEST_WAIT, self._give_up)
+        else:
+            self._timer = self._io.later(self._quiet, self._tell)
+
+    def _give_up(self) -> None:
+        why = self._publisher.problem or "the broker does not answer"
+        self._problem = SendError(f"cannot move events from {self._source}: no confirm for {LONGEST_WAIT:g} s: {why}")
+        self._tell()
 
     def _tell(self) -> None:
         self._timer = None
@@ -126,6 +141,9 @@ def move_and_delete(
     RabbitMQ (3.10, 4.0, 4.3) confirms an event that reaches a queue in the moment of its deletion, and drops it.
     """
     mover = yield from _moving(io, publisher, another, source, target, quiet)
+    # Silence alone proves nothing: the queue's leader may be away.
+    while (yield from holds_events(another, source)):
+        yield from _until(partial(mover.until_quiet, quiet))
     other: Channel = yield another()
     answer: Any = yield lambda done: other.queue_declare(source, passive=True, callback=done)
     if answer.method.consumer_count > 1:
@@ -136,6 +154,26 @@ def move_and_delete(
     yield lambda done: other.queue_delete(source, callback=done)
     yield from _until(mover.until_cancelled)
     return mover.moved
+
+
+def holds_events(another: Another, queue: str) -> Steps[bool]:
+    """Whether an event is ready in it. This asks the queue itself, which a passive declare may not do."""
+    channel: Channel = yield another()
+    try:
+        method = yield partial(_get, channel, queue)
+    except exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != 405:  # with a single active consumer it answers nobody else
+            raise
+        counts = yield from count(another, queue)
+        return counts is not None and counts[0] > 0
+    channel.close()  # an event that was there goes back
+    return method is not None
+
+
+def _get(channel: Channel, queue: str, done: Callable[[Any], None]) -> None:
+    """A step: answers with the method of the event that was there, or None."""
+    channel.add_callback(lambda _frame: done(None), [spec.Basic.GetEmpty], one_shot=True)
+    channel.basic_get(queue, callback=lambda _channel, method, _properties, _body: done(method))
 
 
 def _moving(
