@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from domain_events.errors import ConfigurationError
+from domain_events.showing import printable
 
 Mechanism: TypeAlias = Literal["plain", "external"]
 
@@ -38,7 +39,7 @@ class Broker:
         login = f"{self.user}@" if self.user else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         vhost = self.virtual_host.replace("/", "%2F")
-        return f"{scheme}://{login}{host}:{self.port}/{vhost}"
+        return printable(f"{scheme}://{login}{host}:{self.port}/{vhost}")  # %0A in a URL is a line end in a name
 
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-f]*:[0-9a-f:.]+(%\w+)?", re.IGNORECASE)

@@ -55,6 +55,7 @@ def guarded(oversight: Oversight) -> Oversight:
         oversight,
         judge=_harmless(oversight.judge),
         forgive=_harmless(oversight.forgive),
+        reading=_harmless(oversight.reading),
         beat=_harmless(oversight.beat),
     )
 

@@ -68,6 +68,7 @@ def consume(
         observer=told,
         judge=overseer.judge if overseer is not None else None,
         forgive=overseer.forgive if overseer is not None else lambda _event_id: None,
+        reading=overseer.reading if overseer is not None else lambda _event_id: None,
         gate=gate,
         context=contextvars.copy_context(),
         surroundings=surroundings.registered(),

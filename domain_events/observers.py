@@ -12,7 +12,7 @@ class Observer(Protocol):
 
     `consuming` and `disconnected` are called in the I/O thread, the others where the handler runs: with `threads=`
     from several threads at once. What an observer raises is logged and harms nobody. `event` is None where the bytes
-    were no domain event.
+    were no domain event, or it killed whoever read it.
     """
 
     def consuming(self) -> None:

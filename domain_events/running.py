@@ -25,7 +25,10 @@ from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings, around_call, around_coroutine
 from domain_events.transport.settlement import GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
-from domain_events.transport.wire import Failure, Progress, read_event, read_progress
+from domain_events.transport.wire import Failure, Progress, known_id, read_event, read_progress
+
+LARGE = 2**20
+"""Bytes. To read a larger body is dangerous: it may take thirty times as much memory."""
 
 LONGEST_WAIT = 5.0
 """Seconds for which nothing else is begun while a condemned event is set aside."""
@@ -45,7 +48,8 @@ class Settles(Protocol):
 class _Case:
     """An event to be dealt with."""
 
-    event: DomainEvent
+    id: str
+    event: DomainEvent | None  # None: it is condemned, and was not even read
     progress: Progress
     suspicion: Suspicion | None
 
@@ -70,6 +74,7 @@ class Runner:
         observer: Observer,
         judge: Callable[[str], Suspicion | None] | None,
         forgive: Callable[[str], object] = lambda _event_id: None,
+        reading: Callable[[str], Callable[[], object] | None] = lambda _event_id: None,
         gate: Gate | None,
         context: Context,
         surroundings: Sequence[Surroundings] = (),
@@ -81,6 +86,7 @@ class Runner:
         self._observer = observer
         self._judge = judge
         self._forgive = forgive
+        self._reading = reading
         self._gate = gate
         self._surroundings = surroundings
 
@@ -146,6 +152,7 @@ class Runner:
 
     def _handled(self, delivery: Delivery, case: _Case) -> Settlement:
         registration, event = delivery.registration, case.event
+        assert event is not None
         self._observer.started(registration.name, event)
         began = time.monotonic()
         if self._surroundings:
@@ -157,6 +164,7 @@ class Runner:
 
     async def _handled_async(self, delivery: Delivery, case: _Case) -> Settlement:
         registration, event = delivery.registration, case.event
+        assert event is not None
         self._observer.started(registration.name, event)
         began = time.monotonic()
         failed = await self._call_async(registration, event)
@@ -169,35 +177,50 @@ class Runner:
         while its copy lies there already.
         """
         assert case.suspicion is not None
-        event = case.event
         failure = Failure.of_death(case.suspicion)
         outcome = SetAside(reason=failure.reason)
 
         def told(is_acked: bool) -> None:
             # Not sooner: if it comes again, it is condemned still. And not never: a person may send it again.
             if is_acked:
-                self._forgive(event.uuid_string)
+                self._forgive(case.id)
             settled()
 
-        self._report(delivery.registration, event, 0.0, outcome)
+        self._report(delivery.registration, case.event, 0.0, outcome)
         delivery.when_settled(told)
-        self._consumer.settle(delivery, settlement_of(delivery, case.progress, outcome, event, failure=failure))
+        self._consumer.settle(delivery, settlement_of(delivery, case.progress, outcome, case.event, failure=failure))
 
     def _read(self, delivery: Delivery) -> _Case | Settlement:
         """The event and what is known of it; or what becomes of a delivery that is none."""
         if self._stop.requested:
             # The I/O thread takes back what waits in the lanes; this one may just have left it.
             return GiveBack()
-        registration = delivery.registration
         progress = read_progress(delivery.routing_key, delivery.properties.headers)
+        if len(delivery.body) < LARGE:
+            return self._read_body(delivery, progress)
+        # Whoever dies of reading it has it in hand, and who is condemned for that is not read again.
+        event_id = known_id(delivery.properties, delivery.body)
+        suspicion = self._suspicion(event_id)
+        if suspicion is not None and suspicion.condemned:
+            return _Case(event_id, None, progress, suspicion)
+        has_read = self._reading(event_id)
+        try:
+            return self._read_body(delivery, progress)
+        finally:
+            if has_read is not None:
+                has_read()
+
+    def _read_body(self, delivery: Delivery, progress: Progress) -> _Case | Settlement:
         try:
             event = read_event(delivery.properties, delivery.body, progress.retries)
         except MalformedEvent as malformed:
             outcome = SetAside(reason=f"malformed: {malformed}")
-            self._report(registration, None, 0.0, outcome)
+            self._report(delivery.registration, None, 0.0, outcome)
             return settlement_of(delivery, progress, outcome, None)
-        suspicion = self._judge(event.uuid_string) if self._judge is not None else None
-        return _Case(event, progress, suspicion)
+        return _Case(event.uuid_string, event, progress, self._suspicion(event.uuid_string))
+
+    def _suspicion(self, event_id: str) -> Suspicion | None:
+        return self._judge(event_id) if self._judge is not None else None
 
     async def _call_async(self, registration: Registration, event: DomainEvent) -> Failed | None:
         if not self._surroundings:
@@ -216,6 +239,7 @@ class Runner:
 
     def _ended(self, delivery: Delivery, case: _Case, failed: Failed | None, seconds: float) -> Settlement:
         registration, event = delivery.registration, case.event
+        assert event is not None
         error, reason = (None, None) if failed is None else (failed.error, failed.reason)
         spread = random.random()  # noqa: S311 - no secret
         outcome = decide(error, retries=event.retries, policy=registration.policy, spread=spread, reason=reason)

@@ -16,7 +16,7 @@ from tests.tables import Raw, entries, long, number, properties, short
 
 @dataclass(frozen=True, kw_only=True)
 class Letter:
-    """`reason`: a part of the one that it is dead-lettered with; empty when it is a good event, whose data is `name`."""
+    """`reason`: a part of the one that it is dead-lettered with; empty: it is a good event, whose data is `name`."""
 
     name: str
     routing_key: str | bytes
@@ -43,10 +43,21 @@ def nested(levels: int, kind: str = "F") -> bytes:
 
 
 FAR = b"T" + b"\xff" * 8
-FORGED = (
-    "routing-key reason error-type error-message traceback receiver host pid dead-at code-version retries "
-    "first-failed-at headers-left-out"
-).split()
+FORGED = [
+    "routing-key",
+    "reason",
+    "error-type",
+    "error-message",
+    "traceback",
+    "receiver",
+    "host",
+    "pid",
+    "dead-at",
+    "code-version",
+    "retries",
+    "first-failed-at",
+    "headers-left-out",
+]
 
 
 def good_ones(key: str) -> Iterator[Letter]:

@@ -6,9 +6,7 @@ import struct
 
 from pika import BasicProperties
 
-FIXED = {
-    "t": 1, "b": 1, "B": 1, "s": 2, "u": 2, "U": 2, "I": 4, "i": 4, "f": 4, "l": 8, "L": 8, "d": 8, "T": 8, "D": 5, "V": 0,
-}  # fmt: skip
+FIXED = dict(zip("tbBsuUIiflLdTDV", (1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8, 8, 5, 0), strict=True))
 """Bytes of the values of a kind, in RabbitMQ's dialect (rabbitmq.com/docs/amqp-0-9-1-errata, section 3)."""
 
 

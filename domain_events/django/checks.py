@@ -28,7 +28,7 @@ def check_brokers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
         try:
             parse_brokers(value, name)
         except ConfigurationError as error:
-            hint = "Write amqp://user:password@host:5672/vhost, several in a list, or None to be offline."
+            hint = "Write amqp://user:password@host:5672/vhost, several in a list, file:///path, or None for offline."
             found.append(Error(str(error), hint=hint, id="domain_events.E001"))
     return found
 

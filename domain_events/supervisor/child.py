@@ -143,15 +143,17 @@ class Child:
 
     def _consume(self) -> None:
         place = self._place
+        watching = Watching(self._record, self._blame, self._wear, self._consuming, self._waiting)
         try:
             place.consume(
                 [place.registration],
                 stop=self._stop,
-                observer=Watching(self._record, self._blame, self._wear, self._consuming, self._waiting),
+                observer=watching,
                 oversight=Oversight(
                     forced=self._forced,
                     judge=self._blame.judge,
                     forgive=self._blame.forgive,
+                    reading=watching.reading,
                     beat=self._beat,
                     beat_every=place.orders.beat_every,
                 ),

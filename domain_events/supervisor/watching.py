@@ -35,6 +35,11 @@ class Watching(NullObserver):
     def disconnected(self, reason: str) -> None:
         self._on_waiting(reason)
 
+    def reading(self, event_id: str) -> Callable[[], object]:
+        """It is in hand from now on, until the result is called."""
+        cell = self._record.begin(event_id)
+        return lambda: self._record.end(cell)
+
     def started(self, receiver: str, event: DomainEvent) -> None:
         self._cells[id(event)] = self._record.begin(event.uuid_string)
 

@@ -100,7 +100,11 @@ class Consumer:
         )
         self._copying = Copying(self._io, brokers, name=f"receiver {names} (copies)", settled=self._finish_when_settled)
         self._renewing = Renewing(
-            self._io, self._whose_queues_are_there, every=renewed_every, unserved=self._on_unserved
+            self._io,
+            self._those_that_consume,
+            every=renewed_every,
+            patience=2 * patience,
+            unserved=self._on_unserved,
         )
         lanes = lanes or {}
         self._subscriptions = [
@@ -120,7 +124,6 @@ class Consumer:
         self._tick: object | None = None
         self._long_handlers = LongHandlers()
         self._is_started = False
-        self._has_consumed = False
         self._draining = False
         self._finishing = False
         _consumers.add(self)
@@ -213,11 +216,10 @@ class Consumer:
     def _on_consuming(self) -> None:
         if all(subscription.consuming for subscription in self._subscriptions):
             self._failures = 0
-            self._has_consumed = True
             self._listener.consuming()
 
-    def _whose_queues_are_there(self) -> list[Registration]:
-        return [subscription.registration for subscription in self._subscriptions if subscription.consuming]
+    def _those_that_consume(self) -> list[Subscription]:
+        return [subscription for subscription in self._subscriptions if subscription.consuming]
 
     def _on_not_subscribed(self, subscription: Subscription, error: Exception) -> None:
         problem = channel_problem(error)
@@ -225,13 +227,14 @@ class Consumer:
             self._on_unserved(error)
             return
         gone = isinstance(error, exceptions.ChannelClosed) and error.reply_code == 404
-        if isinstance(problem, (TopologyMismatch, BrokerRefused)) and not gone and not self._has_consumed:
+        if isinstance(problem, (TopologyMismatch, BrokerRefused)) and not gone and not subscription.has_consumed:
             self._end(problem)
         else:
             self._subscribe_later(subscription, problem)
 
     def _on_unserved(self, error: NoAnswer) -> None:
-        # Not even a new channel: nobody reads what we write there, acks neither. Its heartbeats prove nothing.
+        # Nobody there reads what we write, acks neither, and what is delivered to such a channel stays with it. Its
+        # heartbeats prove nothing.
         logger.warning("%s; connecting again", error)
         self._connection.drop()
 
@@ -271,7 +274,7 @@ class Consumer:
             self._lose(subscription)
         if self._draining:
             self._finish_when_settled()
-        elif isinstance(error, BrokerRefused) and not self._has_consumed:
+        elif isinstance(error, BrokerRefused) and not any(each.has_consumed for each in self._subscriptions):
             self._end(error)
         else:
             if self._opened_at and time.monotonic() - self._opened_at > LONGEST_PAUSE:
@@ -306,7 +309,7 @@ class Consumer:
     def _on_tick(self) -> None:
         """Runs while something is unsettled: no finished event stays unknown to the broker behind a long handler."""
         self._settle_done()
-        self._long_handlers.look(self._in_hand)
+        self._long_handlers.look(self._in_hand, time.monotonic())
         busy = any(len(subscription.unsettled) for subscription in self._subscriptions)
         self._tick = self._io.later(LONGEST_UNACKED, self._on_tick) if busy else None
 

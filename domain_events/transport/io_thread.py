@@ -43,8 +43,9 @@ class IOThread:
         self.loop.remove_timeout(handle)  # type: ignore[arg-type]
 
     def join(self, timeout: float) -> None:
-        """Wait for the end of the thread. For other threads."""
-        self._thread.join(timeout)
+        """Wait for the end of the thread, if it has started. For other threads."""
+        if self.has_started:
+            self._thread.join(timeout)
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the thread and wait for it, unless called in it. For other threads."""
@@ -58,6 +59,7 @@ class IOThread:
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait for this thread must hear it
             self._crashed(error)
         finally:
+            self._poller._running = False  # it stays true when the loop could not even start, for want of descriptors
             self.loop.close()
             del self._poller.wake_threadsafe  # pika's own does nothing once the loop is closed
 

@@ -163,7 +163,8 @@ class Line:
             self._end(lambda _: ConnectionFailed(problem))
             if io is not None:
                 io.loop.close()
-            if isinstance(error, (OSError, RuntimeError)):  # no descriptor or no thread left
+            # No descriptor or no thread left; and not what a handler says that interrupted us.
+            if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, BrokerError):
                 raise ConnectionFailed(problem) from error
             raise
         return True
@@ -236,13 +237,16 @@ class Line:
         if self._over and not self._receipts and not self._is_leaving and self._running is not None:
             self._is_leaving = True
             io, publisher = self._running
-            publisher.close(io.loop.stop)
-            _lines.pop(self, None)
+            publisher.close(partial(self._on_left, io))
+
+    def _on_left(self, io: IOThread) -> None:
+        _lines.pop(self, None)
+        io.loop.stop()
 
     def _on_crash(self, error: BaseException) -> None:
         logger.error("the sender's I/O thread failed", exc_info=error)
-        assert self._running is not None
-        self._running[1].forget()
+        if self._running is not None:
+            self._running[1].forget()
         _lines.pop(self, None)
         reason = f"the sender's I/O thread failed: {type(error).__name__}"
 

@@ -24,9 +24,8 @@ class LongHandlers:
         self._warned_of: set[Delivery] = set()
         self._next_look = 0.0
 
-    def look(self, in_hand: Iterable[Delivery]) -> None:
-        """Cheap, to be called often."""
-        now = time.monotonic()
+    def look(self, in_hand: Iterable[Delivery], now: float) -> None:
+        """Cheap, to be called often. `now`: time.monotonic()."""
         if now < self._next_look:
             return
         self._next_look = now + LOOKS_EVERY

@@ -88,6 +88,7 @@ class Publisher:
         self._waiting: deque[Publication] = deque()
         self._in_flight: dict[int, Publication] = {}  # by delivery tag, oldest first
         self._bytes_in_flight = 0
+        self._cancelled = 0  # of those that wait, or were when it was counted
         self._next_tag = 1
         self._channel_since = 0.0
         self._nacks = Nacks(io, self.submit)
@@ -134,10 +135,14 @@ class Publisher:
         publication.state = State.DONE
 
     def cancel_all(self, publications: Sequence[Publication]) -> None:
-        """As `cancel` for each of them, in one go."""
+        """As `cancel` for each of them."""
         for publication in publications:
             publication.state = State.DONE
-        self._waiting = deque(publication for publication in self._waiting if publication.state is not State.DONE)
+        # Not each time: of thousands that wait, all may be given up one by one at the same moment.
+        self._cancelled += len(publications)
+        if 2 * self._cancelled > len(self._waiting):
+            self._cancelled = 0
+            self._waiting = deque(publication for publication in self._waiting if publication.state is not State.DONE)
 
     def verdict(self, publication: Publication, timeout: float) -> SendError:
         """Why nobody waits for this one any longer, and whether it may have arrived."""

@@ -65,7 +65,7 @@ class Reaching:
 
     def start(self) -> None:
         try:
-            nodes = list(self._brokers)  # may read a file, so only once
+            nodes = list(iter(self._brokers))  # may read a file: once
         except ConfigurationError as error:
             self._failed(BrokerRefused(str(error)))
             return

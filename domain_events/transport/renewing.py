@@ -1,4 +1,4 @@
-"""Looks after exchanges and bindings while the receivers consume: nobody tells a consumer that its exchange is gone."""
+"""Looks after what nobody tells a consumer of: exchanges that are gone, channels that the broker serves no more."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from domain_events.transport.declaring import bind_queue, declare_exchange, open
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import channel_problem
 from domain_events.transport.script import NoAnswer, Script, Steps
+from domain_events.transport.subscription import Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +26,6 @@ RENEWED_EVERY = 30.0
 declares it anew does not bring them back: the queue is there, its consumer too, and nothing comes any more. AMQP has no
 question for that, but to bind again what is bound costs the broker a millisecond."""
 
-PATIENCE = 30.0
-"""Seconds for each answer. It is worth a long wait: what gives up a connection has its events delivered again."""
-
 
 class Renewing:
     """Belongs into the I/O thread. On channels of its own: a refusal closes them."""
@@ -35,21 +33,25 @@ class Renewing:
     def __init__(
         self,
         io: IOThread,
-        consuming: Callable[[], Iterable[Registration]],
+        consuming: Callable[[], Iterable[Subscription]],
         *,
         every: float = RENEWED_EVERY,
+        patience: float,
         unserved: Callable[[NoAnswer], None],
     ) -> None:
-        """`consuming`: the receivers whose queues are there. `unserved` is called when the connection opens no channel
-        any more: then it settles nothing either."""
+        """`consuming`: the subscriptions that do. `unserved` is called when the channel of one of them answers nothing
+        any more, or the connection opens no other: then nothing is settled either. `patience`: seconds for each answer.
+        It is worth a long wait: who gives up a connection has its events delivered again."""
         self._io = io
         self._consuming = consuming
         self._unserved = unserved
         self._every = every
+        self._patience = patience
         self._connection: AnyConnection | None = None
-        self._left: deque[Registration] = deque()
+        self._left: deque[Subscription] = deque()
         self._script: Script[None] | None = None
         self._channel: Channel | None = None
+        self._asked: Channel | None = None  # the channel of a subscription
         self._timer: object | None = None
         self._warned_of: dict[str, str] = {}
 
@@ -67,6 +69,7 @@ class Renewing:
             self._timer = None
         if self._script is not None and self._script.running:
             self._script.cancel()
+        self._channel = None
 
     def _wait(self) -> None:
         spread = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
@@ -83,18 +86,27 @@ class Renewing:
         if not self._left:
             self._wait()
             return
-        registration = self._left.popleft()
+        subscription = self._left.popleft()
+        channel = subscription.channel
+        if channel is None or not channel.is_open:
+            self._renew_next()  # it has noticed by itself
+            return
+        self._asked = channel
         script = self._script = Script(
-            self._steps(self._connection, registration),
-            done=lambda _nothing: self._on_done(registration, ""),
-            failed=partial(self._on_failed, registration),
+            self._steps(self._connection, subscription, channel),
+            done=lambda _nothing: self._on_done(subscription.registration, ""),
+            failed=partial(self._on_failed, subscription),
             clock=self._io,
-            patience=PATIENCE,
+            patience=self._patience,
         )
         script.start()
 
-    def _steps(self, connection: AnyConnection, registration: Registration) -> Steps[None]:
+    def _steps(self, connection: AnyConnection, subscription: Subscription, theirs: Channel) -> Steps[None]:
+        # This is set already. But as an answer it proves that the channel is served.
+        yield lambda done: theirs.basic_qos(prefetch_count=subscription.prefetch, callback=done)
+        self._asked = None
         another = partial(open_channel, connection, self._on_channel_closed, self._on_channel)
+        registration = subscription.registration
         exchange = registration.exchange
         channel: Channel = yield another()
         try:
@@ -119,11 +131,13 @@ class Renewing:
         if channel is self._channel and self._script is not None and isinstance(error, exceptions.ChannelClosed):
             self._script.throw(error)
 
-    def _on_failed(self, registration: Registration, error: Exception) -> None:
-        if isinstance(error, NoAnswer) and self._channel is None:
-            self._unserved(error)
+    def _on_failed(self, subscription: Subscription, error: Exception) -> None:
+        if not isinstance(error, NoAnswer) or self._channel is not None:
+            self._on_done(subscription.registration, str(channel_problem(error)))
+        elif self._asked is not None and self._asked is not subscription.channel:
+            self._renew_next()  # it was closed meanwhile, and has noticed by itself
         else:
-            self._on_done(registration, str(channel_problem(error)))
+            self._unserved(error)
 
     def _on_done(self, registration: Registration, problem: str) -> None:
         channel, self._channel = self._channel, None

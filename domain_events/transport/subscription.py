@@ -110,6 +110,8 @@ class Subscription:
         self.largest_frame = SMALLEST_FRAME
         """Bytes, as agreed on with the broker for this connection."""
         self.consuming = False
+        self.has_consumed = False
+        """Ever: then what refuses it now was not so from the beginning, and may pass."""
         self.failures = 0
         self.pause: object | None = None
         self.is_served = False
@@ -141,7 +143,7 @@ class Subscription:
 
         def done(consumer_tag: str) -> None:
             self._consumer_tag = consumer_tag
-            self.consuming = True
+            self.consuming = self.has_consumed = True
             self.failures = 0
             self._patience = self._longest_silence
             consuming()

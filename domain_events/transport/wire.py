@@ -21,6 +21,7 @@ from domain_events.events import DomainEvent
 from domain_events.names import LONGEST_KEY
 from domain_events.oversight import Suspicion
 from domain_events.policy import LONGEST_REASON
+from domain_events.reading import id_from_hash
 from domain_events.showing import one_line, printable
 from domain_events.transport.tolerance import HEADERS_LEFT_OUT
 
@@ -131,6 +132,11 @@ def read_event(properties: BasicProperties, body: bytes, retries: int) -> Domain
         if encoding in _COMPRESSIONS:
             raise MalformedEvent(f"the body is compressed ({encoding}); only plain JSON can be read") from None
         raise malformed
+
+
+def known_id(properties: BasicProperties, body: bytes) -> str:
+    """An id of the event without reading its body; ours are the same as that in the body."""
+    return _id_of(properties) or id_from_hash(body)
 
 
 def read_progress(routing_key: str, headers: Mapping[str, Any] | None) -> Progress:

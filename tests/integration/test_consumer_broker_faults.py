@@ -19,6 +19,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.owns_broker
 
 ALARM = "{{resource_limit, memory, node()}, []}"
+CONSUMING = "P <- rabbit_channel:list_local(), rabbit_channel:info(P, [consumer_count]) > [{consumer_count, 0}]"
 RULES = """
 rabbit_auth_backend_internal:set_permissions(
     <<"app">>, <<"/">>, <<"{rule}">>, <<"{rule}">>, <<"{rule}">>, <<"test">>).
@@ -172,6 +173,20 @@ def test_a_queue_that_hangs_stops_its_receiver_alone_and_the_log_says_so(
         running.wait(lambda: running.receivers == [healthy, hanging], "its event")
     assert f"receiver {healthy} does not consume" not in caplog.text
     node_queues.wait_count(hanging, 0)
+
+
+def test_a_channel_that_hangs_is_noticed_and_what_it_held_comes_again(
+    node: Broker, node_queues: Queues, unique: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, key = node_queues.forget_after(unique + "r"), unique + "key"
+    receiver = Receiver(node.url)
+    receiver.register(Seen(), name, [key])
+    with Running(receiver, node.url, patience=0.4, renewed_every=0.4) as running:
+        running.wait(lambda: running.told.times == 1, "it consumes")
+        node.ctl("eval", f"[catch sys:suspend(P, 1000) || {CONSUMING}].")
+        Sender(node.url).send(key, 1)
+        running.wait(lambda: running.receivers == [name], "the event")
+    assert "has not answered for 0.8 s; connecting again" in caplog.text
 
 
 def test_headers_are_cut_to_what_fits_into_the_frames_of_this_broker(

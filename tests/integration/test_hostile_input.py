@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Iterable
 
 import pytest
@@ -12,6 +13,7 @@ from domain_events import DeadLetter, DomainEvent, Receiver, Retry
 from tests.brokers import Broker, Queues
 from tests.consuming import Seen, consuming
 from tests.hostile import Letter, bad_ones, good, good_ones, with_headers
+from tests.processes import Processes
 from tests.relay import relay
 from tests.tables import entries, long, number
 from tests.waiting import wait_until
@@ -178,3 +180,42 @@ def test_who_forges_a_count_of_retries_shortens_those_of_that_event_and_of_no_ot
     with consuming(receiver):
         seen.wait(3)
     assert [(event.data, event.retries) for event in seen.events] == [("forged", 2**31), ("honest", 0), ("honest", 1)]
+
+
+HUNGRY = """
+import resource, sys
+from domain_events import Receiver
+url, name, key = sys.argv[1:]
+receiver = Receiver(url)
+@receiver.handles(name, [key])
+def handle(event):
+    print("handled", event.data, flush=True)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 250 * 2**20, resource.RLIM_INFINITY))
+receiver.start_consuming()
+print("stopped", flush=True)
+"""
+
+
+def test_an_event_that_needs_more_memory_than_there_is_is_set_aside(
+    broker: Broker, queues: Queues, unique: str, processes: Processes
+) -> None:
+    name, key = queues.forget_after(unique + "r"), unique + "key"
+    receiver = Receiver(broker.url)
+    receiver.register(Seen(), name, [key])
+    receiver.declare()
+    # Thirty times as much in memory.
+    body = f'{{"routing_key":"{key}","data":['.encode() + b'{"":0},' * (2**21) + b"0]}"
+    queues.publish(key, body)
+    publish(queues, [good(key, "next")])
+    process = processes.start([sys.executable, "-c", HUNGRY, broker.url, name, key])
+    process.wait_output("handled next")
+    queues.wait_count(name + ":dead", 1)
+    process.terminate()
+    process.wait_output("stopped")
+    assert process.wait() == 0
+    [(_, properties, kept)] = queues.drain(name + ":dead")
+    assert kept == body
+    reason = (properties.headers or {})["domain-events-reason"]
+    assert reason == "malformed: reading the body takes more memory than there is"
+    assert queues.count(name) == 0

@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from domain_events import ConfigurationError, DeadLetter, DomainEvent, Receiver, Retry, Sender, SendError
+from domain_events import (
+    BrokerRefused,
+    ConfigurationError,
+    DeadLetter,
+    DomainEvent,
+    LoginRefused,
+    Receiver,
+    Retry,
+    Sender,
+    SendError,
+)
 from domain_events.settings import Broker as Node
 from domain_events.settings import parse_broker, parse_brokers
 from domain_events.transport.connection import connection_parameters
@@ -124,6 +134,34 @@ def test_senders_that_fail_do_not_tell_it(
         Sender(URL).send_many([("secret.a", 1), ("secret.b", 2)], timeout=0.2)
     assert leaks(everything_of(caught.value)) == []
     assert "pika" in {record.name.partition(".")[0] for record in debugging.records}
+
+
+def test_a_sender_takes_the_password_that_stands_in_its_file_when_it_connects(
+    secret_login: str, tmp_path: Path
+) -> None:
+    def write(url: str) -> None:
+        (tmp_path / "new").write_text(f"{url}\n")
+        (tmp_path / "new").chmod(0o600)
+        (tmp_path / "new").replace(tmp_path / "broker")
+
+    with relay(secret_login) as line, Sender(f"file://{tmp_path}/broker") as sender:
+        with pytest.raises(BrokerRefused, match="broker cannot be read: No such file"):
+            sender.send("secret.a", 1)
+        write(line.url.replace("user-", "nobody-"))
+        with pytest.raises(LoginRefused) as caught:
+            sender.send("secret.a", 2)
+        assert leaks(everything_of(caught.value)) == []
+        write(line.url)
+        sender.send("secret.a", 3)
+        opened = len(line.links)
+        write("nonsense")  # of no interest, until it has to connect again
+        sender.send("secret.a", 4)
+        assert len(line.links) == opened
+        line.cut()
+        with pytest.raises(BrokerRefused, match="line 1, is no valid AMQP URL"):
+            sender.send("secret.a", 5)
+        write(line.url)
+        sender.send("secret.a", 6)
 
 
 def test_a_receiver_at_work_does_not_tell_it(

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -172,6 +173,35 @@ def test_a_crash_before_anything_was_sent_says_so(wire: Relay, queues: Queues, k
     sender.send(key[0], "last")
     assert [event.data for event in bodies(queues, key[1])] == ["last"]
     sender.close()
+
+
+DESCRIPTORS = """
+import os, resource, sys
+from domain_events import ConnectionFailed, Sender
+url, key = sys.argv[1:]
+sender = Sender(url)
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+failures = 0
+for spare in range(-1, 6):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + spare, limits[1]))
+    try:
+        sender.send(key, "perhaps", timeout=0.5)
+    except ConnectionFailed:
+        failures += 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    sender.send(key, spare)
+    sender.close()
+assert failures
+"""
+
+
+def test_a_process_without_descriptors_is_told_so_and_sends_when_it_has_some_again(
+    broker: Broker, queues: Queues, key: tuple[str, str]
+) -> None:
+    done = run(DESCRIPTORS, broker.url, key[0])
+    assert done.returncode == 0, done.stderr
+    assert "Exception in thread" not in done.stderr
+    assert [event.data for event in bodies(queues, key[1]) if event.data != "perhaps"] == list(range(-1, 6))
 
 
 # A connection that is dead and does not say so
@@ -435,14 +465,13 @@ def handle(number, frame):
         handled += 1
         inside = False
 
+sender.send(key, "first")
 signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0013)
 sent = 0
 while handled < 150 or sent < 150:
     sender.send(key, f"main {sent}")
     sent += 1
-    if sent % 10 == 0:
-        sender.close()  # so that it begins anew, and the beginning is interrupted, too
 signal.setitimer(signal.ITIMER_REAL, 0)
 sender.close()
 print(sent, handled)
@@ -453,8 +482,28 @@ def test_a_signal_handler_may_send_whatever_it_interrupts(broker: Broker, queues
     done = run(SIGNALS, broker.url, key[0])
     assert (done.returncode, done.stderr) == (0, "")
     sent, handled = map(int, done.stdout.split())
-    expected = [f"main {n}" for n in range(sent)] + [f"signal {n}" for n in range(handled)]
+    expected = ["first"] + [f"main {n}" for n in range(sent)] + [f"signal {n}" for n in range(handled)]
     assert sorted(event.data for event in bodies(queues, key[1])) == sorted(expected)
+
+
+def test_who_interrupts_the_start_of_the_io_thread_may_send_too(
+    wire: Relay, queues: Queues, key: tuple[str, str]
+) -> None:
+    sender = Sender(wire.url)
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_qualname == "IOThread.start":
+            sys.setprofile(None)
+            sender.send(key[0], "inner")
+
+    sys.setprofile(interrupt)
+    try:
+        sender.send(key[0], "outer")
+    finally:
+        sys.setprofile(None)
+    assert [event.data for event in bodies(queues, key[1])] == ["inner", "outer"]
+    wait_until(lambda: any(link.is_over for link in wire.links), what="the goodbye of the line that helped out")
+    sender.close()
 
 
 FINALIZERS = """

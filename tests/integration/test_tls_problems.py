@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from domain_events import BrokerRefused, ConnectionFailed, Receiver, SendError, TLSFailed
+from domain_events import BrokerRefused, ConnectionFailed, Receiver, Sender, SendError, TLSFailed
 from tests.certificates import Authority, encrypted, self_signed, tcp_server, tls_server
+from tests.consuming import consuming
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,31 @@ def test_silence_in_the_handshake_ends_with_the_connection_timeout() -> None:
         told = problem(port, "connection_timeout=300")
     assert type(told) is ConnectionFailed
     assert "no login within 0.3 s" in str(told)
+    assert time.monotonic() - began < 3.0
+
+
+def test_a_sender_waits_for_a_silent_handshake_no_longer_than_its_timeout() -> None:
+    with tcp_server(say_nothing) as port, Sender(f"amqps://app:hunter2@localhost:{port}") as sender:
+        began = time.monotonic()
+        with pytest.raises(ConnectionFailed, match=r"not sent within 0\.3 s"):
+            sender.send("a", 1, timeout=0.3)
+    assert time.monotonic() - began < 3.0
+
+
+def test_a_stop_in_the_middle_of_a_handshake_does_not_wait_for_it() -> None:
+    asked = threading.Event()
+
+    def keep_waiting(client: socket.socket) -> None:
+        client.recv(1)
+        asked.set()
+        say_nothing(client)
+
+    with tcp_server(keep_waiting) as port:
+        receiver = Receiver(f"amqps://app:hunter2@localhost:{port}")
+        receiver.register(print, f"tls-stopped-{port}", ["a"])
+        with consuming(receiver):
+            assert asked.wait(10.0)
+            began = time.monotonic()
     assert time.monotonic() - began < 3.0
 
 

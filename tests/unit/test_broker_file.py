@@ -185,9 +185,9 @@ def test_the_supervisor_follows_its_broker_file(path: Path) -> None:
 
 def test_the_supervisor_refuses_a_bad_file_at_once(path: Path) -> None:
     write(path, "amqp//user:secret@host")
-    for choice in ((None, str(path)), (f"file://{path}", None)):
+    for url, file in ((None, str(path)), (f"file://{path}", None)):
         with pytest.raises(ConfigurationError) as caught:
-            use_broker(*choice, {})
+            use_broker(url, file, {})
         assert "secret" not in str(caught.value)
     use_broker(None, None, {})
     check_brokers([])

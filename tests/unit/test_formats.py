@@ -147,7 +147,7 @@ def test_a_field_cannot_become_two_nor_end_its_line() -> None:
     assert text.isprintable()
     line = from_json(JsonFormatter().format(record("%s", text)))
     assert (line["reason"], line["in_flight"], line["slot"]) == (HOSTILE, 'a" pid=1 event=forged', "a\u202eb#0")
-    assert (line["event"], line["pid"] if "pid" in line else None) == ("child_exit", None)
+    assert (line["event"], line.get("pid")) == ("child_exit", None)
 
 
 # The journal

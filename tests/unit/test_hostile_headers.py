@@ -352,10 +352,7 @@ def test_texts_of_a_dead_letter_are_bounded(size: int) -> None:
 @pytest.mark.parametrize("method", [spec.Connection.Close, spec.Channel.Close, spec.Basic.Return])
 def test_a_reason_that_the_broker_cut_within_a_character_is_text_all_the_same(method: Any) -> None:
     text = ("queue '" + "ü" * 200).encode()[:252] + b"..."
-    if method is spec.Basic.Return:
-        said = method(312, "x", "", "key")
-    else:
-        said = method(406, "x", 0, 0)
+    said = method(312, "x", "", "key") if method is spec.Basic.Return else method(406, "x", 0, 0)
     received = frame.Method(1, said).marshal().replace(short("x"), short(text), 1)
     received = received[:3] + struct.pack(">I", len(received) - 8) + received[7:]
     _, value = Link(received).read()

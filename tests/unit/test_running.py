@@ -19,10 +19,11 @@ from domain_events.gate import Gate
 from domain_events.guarding import guarded
 from domain_events.oversight import Oversight, Suspicion
 from domain_events.registration import Registration
-from domain_events.running import Runner
+from domain_events.running import LARGE, Runner
 from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings
 from domain_events.transport.settlement import Ack, Copy, GiveBack, Settlement
+from domain_events.transport.subscription import Delivery
 from tests.deliveries import Desk, Told, delivery, handling, runner
 from tests.waiting import wait_until
 
@@ -504,3 +505,59 @@ def test_a_process_that_a_handler_forked_settles_nothing_when_it_comes_back() ->
             os._exit(7 if not desk.settled and "came back from the handler" in str(error) else 8)
         raise
     assert desk.settlements == [Ack()]
+
+
+# Bodies so large that reading them may be the end
+
+
+def large(registration: Registration, body: bytes, message_id: str | None) -> Delivery:
+    made = delivery(registration, body=body + b" " * LARGE)
+    made.properties.message_id = message_id
+    return made
+
+
+def test_a_large_body_is_in_hand_while_it_is_read() -> None:
+    desk, words = Desk(), list[tuple[str, str]]()
+
+    def reading(event_id: str) -> Callable[[], object]:
+        words.append(("reading", event_id))
+        return lambda: words.append(("read", event_id))
+
+    registration = handling(lambda event: words.append(("handler", event.uuid_string)))
+    made = runner(desk, reading=reading)
+    made.run(delivery(registration, 1))
+    assert words == [("handler", "id-1")]
+    words.clear()
+    made.run(large(registration, DomainEvent("a.b", 1, uuid_string="id-2").encode(), "id-2"))
+    assert words == [("reading", "id-2"), ("read", "id-2"), ("handler", "id-2")]
+    words.clear()
+    made.run(large(registration, b"no event", "id-3"))
+    assert words == [("reading", "id-3"), ("read", "id-3")]
+    assert [type(settlement).__name__ for settlement in desk.settlements] == ["Ack", "Ack", "Copy"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_large_body_whose_reading_has_killed_is_not_read_again(is_async: bool) -> None:
+    desk, told, forgiven = Desk(), Told(), list[str]()
+
+    async def handle_async(event: DomainEvent) -> None: ...
+
+    def reading(event_id: str) -> Callable[[], object]:
+        raise AssertionError(event_id)
+
+    registration = handling(handle_async if is_async else lambda _event: None)
+    made = runner(
+        desk, told=told, judge=lambda _id: suspicion(condemned=True), forgive=forgiven.append, reading=reading
+    )
+    for message_id in ("an-id", None):
+        letter = large(registration, b"no event", message_id)
+        if is_async:
+            asyncio.run(made.run_async(letter))
+        else:
+            made.run(letter)
+    for settlement in desk.settlements:
+        assert isinstance(settlement, Copy)
+        assert headers(settlement)["reason"] == "consumer died 2x (SIGSEGV)"
+    assert told.words == [("dead-lettered", "consumer died 2x (SIGSEGV)")] * 2
+    assert forgiven[0] == "an-id"
+    assert len(forgiven[1]) == 36  # made from the body

@@ -84,6 +84,10 @@ def test_the_events_in_hand_and_the_counters_are_noted() -> None:
     watching = Watching(notes, Blame(region(blame.SIZE)), wear, lambda: None, lambda reason: None)
     first, second = (DomainEvent("user.disabled", {}, uuid_string=id_) for id_ in ("ä" * 127, "second"))
     assert notes.in_hand == []
+    has_read = watching.reading("first")
+    assert in_hand(notes) == ["first"]
+    has_read()
+    assert notes.in_hand == []
     watching.started("printer", first)
     watching.started("printer", second)
     assert in_hand(notes) == ["ä" * 127, "second"]

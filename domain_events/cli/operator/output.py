@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from domain_events.errors import DomainEventError
+from domain_events.showing import printable
 
 PROGRAM = "domain-events"
 
@@ -60,12 +61,6 @@ def tolerate_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not when a test or a caller has put something else there
             stream.reconfigure(errors="backslashreplace")
-
-
-def printable(text: str) -> str:
-    """Nothing that could move the cursor, change colours or turn the direction of writing: an id is any text that
-    somebody has sent."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def terminal_width() -> int | None:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
-from domain_events.cli.operator.output import has_colours, printable, put, say, terminal_width
+from domain_events.cli.operator.output import has_colours, put, say, terminal_width
 from domain_events.cli.operator.parsing import Parser, add_control, control
 from domain_events.cli.operator.table import Column, Paint, table
+from domain_events.showing import printable
 from domain_events.supervisor.control_client import MasterUnreachable, ask
 from domain_events.supervisor.protocol import Failed, OperatorExit, Status
 from domain_events.supervisor.reporting import LastExitReport, ProcessReport, ReceiverReport, StatusReport

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from domain_events.cli.operator.output import printable, put, say
+from domain_events.cli.operator.output import put, say
 from domain_events.cli.operator.parsing import Parser, UsageError
 from domain_events.errors import BrokerError, ConfigurationError, ConnectionFailed
+from domain_events.showing import printable
 from domain_events.supervisor.protocol import OperatorExit
 
 if TYPE_CHECKING:
