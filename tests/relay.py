@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
-
 BASIC_ACK = struct.pack(">HH", 60, 80)
 REMEMBERED = 1 << 20
 """Bytes of what passed."""
