@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
@@ -69,10 +70,10 @@ def spawn_away(main: Callable[[Mask], int], abandon: Callable[[], None]) -> int:
         try:
             pid = os.fork()
         except OSError as error:
-            os.write(tell, b"-%d" % (error.errno or errno.EAGAIN))
-            return 0
+            pid = -(error.errno or errno.EAGAIN)
         if pid:
-            os.write(tell, b"%d" % pid)
+            with contextlib.suppress(BrokenPipeError):  # who asked has been killed meanwhile
+                os.write(tell, b"%d" % pid)
             return 0
         os.close(tell)
         while os.getppid() == middle:
