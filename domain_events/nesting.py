@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import accumulate
 
 DEEPEST = 500
-"""Arrays and objects within each other; half of Python's usual limit for calls, as handlers have to walk through them."""
+"""Arrays and objects within each other: half of Python's usual limit for calls, handlers walk through them too."""
 
 _NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS = [1 if char in b"[{" else -1 if char in b"]}" else 0 for char in range(256)]

@@ -1,7 +1,7 @@
 """Whether a connection that says nothing is alive: a question that costs the broker nothing and is answered at once.
 
 A line can die without a word, as when a firewall forgets it or the other machine loses its power. Heartbeats tell, but
-after a minute. What is sent in between would wait for a confirm that cannot come.
+after half a minute. What is sent in between would wait for a confirm that cannot come.
 """
 
 from __future__ import annotations

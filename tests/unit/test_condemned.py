@@ -148,7 +148,8 @@ class Subscribed:
     def __init__(self) -> None:
         self.channel = channel()
         lane: Any = None
-        self.subscription = Subscription(register(), lane, print)
+        clock: Any = None
+        self.subscription = Subscription(register(), lane, print, clock=clock)
         self.subscription.channel = self.channel
         self.told: dict[int, list[bool]] = {}
         self.deliveries = [delivery(register(), n) for n in range(1, 4)]
