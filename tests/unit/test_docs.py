@@ -112,3 +112,13 @@ def shell_blocks() -> list[Block]:
 def own_commands() -> set[str]:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     return {*scripts, *(f"bin/{path.name}" for path in (ROOT / "bin").iterdir() if os.access(path, os.X_OK))}
+
+
+def test_the_tests_that_the_guarantees_name_are_there() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    tests = [name for path in files for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)]
+    known = {path.name for path in files} | set(tests)
+    named = {Path(name).name for name in re.findall(r"`((?:[\w/]+/)?test_\w+(?:\.py)?)`", text)}
+    assert len(named) > 30
+    assert named <= known, named - known
