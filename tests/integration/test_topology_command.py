@@ -198,6 +198,18 @@ def test_a_queue_with_other_arguments_is_made_anew_under_load(
     assert service.queues.count(f"{service.name}:retry:moving") is None
 
 
+def test_a_queue_gets_and_loses_its_single_active_consumer(managed: Service) -> None:
+    managed.apply()
+    with Sender(managed.url) as sender:
+        sender.send_many([(managed.key, {"n": n}) for n in range(5)])
+    for arguments in ("single_active=True", ""):
+        managed.code(arguments=arguments)
+        assert {difference["argument"] for difference in managed.plan()} == {"x-single-active-consumer"}
+        managed.apply()
+        assert managed.plan() == []
+    assert managed.bodies() == list(range(5))
+
+
 def test_a_receiver_runs_on_the_queue_that_was_made_anew_and_knows_its_events(service: Service) -> None:
     service.declare_otherwise()
     with Sender(service.url) as sender:
