@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pika import exceptions
 from pika.channel import Channel
@@ -58,12 +58,15 @@ def declare_receiver(open_another: Callable[[], Step], channel: Channel, registr
     # another one was declared after it (docs/decisions/0003).
     if registration.dead_letter:
         yield from declare_queue(channel, dead_letter_queue(registration.name))
-    yield from bind_queue(channel, registration)
+    yield from bind_queue(channel, registration.name, registration.exchange, registration.binding_keys)
     return channel
 
 
-def bind_queue(channel: Channel, registration: Registration) -> Steps[None]:
-    for key in registration.binding_keys:
-        yield lambda done, key=key: channel.queue_bind(  # type: ignore[misc]
-            registration.name, registration.exchange, routing_key=key, callback=done
-        )
+def bind_queue(channel: Channel, queue: str, exchange: str, keys: Iterable[str]) -> Steps[None]:
+    for key in keys:
+        yield lambda done, key=key: channel.queue_bind(queue, exchange, routing_key=key, callback=done)  # type: ignore[misc]
+
+
+def unbind_queue(channel: Channel, queue: str, exchange: str, keys: Iterable[str]) -> Steps[None]:
+    for key in keys:
+        yield lambda done, key=key: channel.queue_unbind(queue, exchange, routing_key=key, callback=done)  # type: ignore[misc]

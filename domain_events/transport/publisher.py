@@ -238,7 +238,7 @@ class Publisher:
 
     def _on_channel_failed(self, error: Exception) -> None:
         self._opening = False
-        problem = error if isinstance(error, BrokerError) else channel_problem(error)
+        problem = channel_problem(error)
         self._problem = problem
         if isinstance(problem, (BrokerRefused, TopologyMismatch)):
             self._fail_all(problem)

@@ -121,7 +121,7 @@ class Renewing:
             channel = yield another()
         # It may be there and be another one: of another type, or without our bindings.
         channel = yield from declare_exchange(another, channel, exchange)
-        yield from bind_queue(channel, registration)
+        yield from bind_queue(channel, registration.name, exchange, registration.binding_keys)
 
     def _on_channel(self, channel: Channel) -> None:
         self._channel = channel

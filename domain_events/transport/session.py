@@ -102,7 +102,7 @@ class Session:
             self._script.throw(error)
 
     def _on_failed(self, error: Exception) -> None:
-        self._answer_with(None, error if isinstance(error, BrokerError) else channel_problem(error))
+        self._answer_with(None, channel_problem(error))
 
     def _answer_with(self, value: Any, error: BaseException | None) -> None:
         if self._steps is not None:  # else nobody waits

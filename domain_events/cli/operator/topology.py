@@ -183,20 +183,17 @@ def _apply(arguments: argparse.Namespace) -> int:
             raise UsageError(f"receiver {name!r} is in these modules: it cannot be renamed or pruned")
     result = OperatorExit.DONE
     for brokers, registrations in groups.items():
-        management: Management | None = _management(arguments, brokers)
-        try:
-            assert management is not None
-            management.list()
-        except ManagementUnavailable as error:
-            say(f"stale bindings stay, and nothing is deleted: {error}; see --management")
-            management = None
         done: list[str] = []
 
         def said(line: str, done: list[str] = done) -> None:
             done.append(line)
             put(printable(line))
 
-        changes = Changes(brokers, registrations, management, said)
+        try:
+            changes = Changes(brokers, _management(arguments, brokers), said)
+        except ManagementUnavailable as error:
+            say(f"stale bindings stay, and nothing is deleted: {error}; see --management")
+            changes = Changes(brokers, None, said)
         steps: list[Callable[[], None]] = [partial(changes.apply, registration) for registration in registrations]
         steps += [partial(changes.rename, old, ours[new]) for old, new in renames.items() if ours[new] in registrations]
         steps += [*(partial(changes.prune, name) for name in arguments.prune), changes.finish]

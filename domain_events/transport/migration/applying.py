@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from pika.channel import Channel
 
 from domain_events.errors import BrokerError, TopologyMismatch
 from domain_events.registration import Registration
-from domain_events.transport.declaring import declare_exchange, declare_queue
-from domain_events.transport.io_thread import IOThread
+from domain_events.transport.declaring import bind_queue, declare_exchange, declare_queue, unbind_queue
 from domain_events.transport.migration.looking import FoundQueue, FoundReceiver, count
 from domain_events.transport.migration.management import Binding, Listing
-from domain_events.transport.migration.moving import QUIET, holds_events, move, move_and_delete
+from domain_events.transport.migration.moving import QUIET, Tools, holds_events, move, move_and_delete
 from domain_events.transport.migration.planning import missing_keys, stale_bindings
-from domain_events.transport.publisher import Publisher
 from domain_events.transport.script import Steps
-from domain_events.transport.session import Another
 from domain_events.transport.topology import (
     SETTLING_TIME,
     Queue,
@@ -30,15 +26,6 @@ from domain_events.transport.topology import (
 
 QUIET_RETRY_QUEUE = 0.5
 """Seconds without an event after which a retry queue is empty: its receiver stands still, so nobody publishes to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the steps work with."""
-
-    io: IOThread
-    publisher: Publisher
-    another: Another
 
 
 def declare_missing(tools: Tools, found: FoundReceiver) -> Steps[list[str]]:
@@ -63,12 +50,12 @@ def bind(tools: Tools, found: FoundReceiver, listing: Listing | None) -> Steps[l
     """All keys that are asked for, then no others. Without a listing nobody knows the others."""
     registration = found.registration
     channel: Channel = yield tools.another()
-    yield from _bind_all(channel, registration.name, registration.exchange, registration.binding_keys)
+    yield from bind_queue(channel, registration.name, registration.exchange, registration.binding_keys)
     done = []
     if listing is not None:
         done += [f"bound {registration.name} to {key}" for key in missing_keys(found, listing)]
         stale = [binding.key for binding in stale_bindings(found, listing)]
-        yield from _unbind_all(channel, registration.name, registration.exchange, stale)
+        yield from unbind_queue(channel, registration.name, registration.exchange, stale)
         done += [f"unbound {registration.name} from {key}" for key in stale]
     channel.close()
     return done
@@ -99,28 +86,25 @@ def rename(
     counts = yield from count(tools.another, old)
     if counts is not None and counts[1]:
         raise _running(old, counts[1])
-    steps = partial(move, tools.io, tools.publisher, tools.another)
     channel: Channel = yield tools.another()
     if counts is not None:
-        yield from _unbind_all(channel, old, new.exchange, {*old_keys, *new.binding_keys})
+        yield from unbind_queue(channel, old, new.exchange, {*old_keys, *new.binding_keys})
     yield from _declare_aged(tools, [retry_queue(new.name, delay) for delay in delays])
     done = []
     waiting = 0
     for delay in delays:
-        waiting += yield from steps(
-            retry_queue(old, delay).name, retry_queue(new.name, delay).name, quiet=QUIET_RETRY_QUEUE
+        waiting += yield from move(
+            tools, retry_queue(old, delay).name, retry_queue(new.name, delay).name, QUIET_RETRY_QUEUE
         )
     if waiting:
         done.append(f"moved {waiting} events that wait for a retry; their delays begin anew")
     if counts is not None:
-        moved = yield from move_and_delete(tools.io, tools.publisher, tools.another, old, new.name)
+        moved = yield from move_and_delete(tools, old, new.name)
         done.append(f"moved {moved} events from {old} to {new.name}, and deleted {old}")
     dead = yield from count(tools.another, dead_letter_queue_name(old))
     if dead is not None:
         yield from _declare_aged(tools, [dead_letter_queue(new.name)])
-        moved = yield from move_and_delete(
-            tools.io, tools.publisher, tools.another, dead_letter_queue_name(old), dead_letter_queue_name(new.name)
-        )
+        moved = yield from move_and_delete(tools, dead_letter_queue_name(old), dead_letter_queue_name(new.name))
         done.append(f"moved {moved} dead letters from {old} to {new.name}")
     return done
 
@@ -129,7 +113,7 @@ def unbind(tools: Tools, bindings: Iterable[Binding]) -> Steps[list[str]]:
     channel: Channel = yield tools.another()
     done = []
     for binding in bindings:
-        yield from _unbind_all(channel, binding.queue, binding.exchange, [binding.key])
+        yield from unbind_queue(channel, binding.queue, binding.exchange, [binding.key])
         done.append(f"unbound {binding.queue} from {binding.key}")
     channel.close()
     return done
@@ -156,15 +140,15 @@ def _make_anew(
     channel: Channel = yield tools.another()
     yield from _declare_aged(tools, [transit])
     # From here on every event is in one of the two, or in both.
-    yield from _bind_all(channel, transit.name, exchange, wanted)
+    yield from bind_queue(channel, transit.name, exchange, wanted)
     if found.mismatches:
-        yield from _unbind_all(channel, queue.name, exchange, keys)
-        yield from move_and_delete(tools.io, tools.publisher, tools.another, queue.name, transit.name, quiet)
+        yield from unbind_queue(channel, queue.name, exchange, keys)
+        yield from move_and_delete(tools, queue.name, transit.name, quiet)
     yield from _declare_aged(tools, [queue])
-    yield from _bind_all(channel, queue.name, exchange, wanted)
-    yield from _unbind_all(channel, transit.name, exchange, wanted)
+    yield from bind_queue(channel, queue.name, exchange, wanted)
+    yield from unbind_queue(channel, transit.name, exchange, wanted)
     channel.close()
-    return (yield from move_and_delete(tools.io, tools.publisher, tools.another, transit.name, queue.name, quiet))
+    return (yield from move_and_delete(tools, transit.name, queue.name, quiet))
 
 
 def _keys(found: FoundReceiver, listing: Listing | None) -> set[str]:
@@ -187,13 +171,3 @@ def _declare_aged(tools: Tools, queues: Sequence[Queue]) -> Steps[None]:
             yield from declare_queue(channel, queue)
         channel.close()
         yield lambda done: tools.io.later(SETTLING_TIME, partial(done, None))
-
-
-def _bind_all(channel: Channel, queue: str, exchange: str, keys: Iterable[str]) -> Steps[None]:
-    for key in keys:
-        yield lambda done, key=key: channel.queue_bind(queue, exchange, routing_key=key, callback=done)  # type: ignore[misc]
-
-
-def _unbind_all(channel: Channel, queue: str, exchange: str, keys: Iterable[str]) -> Steps[None]:
-    for key in keys:
-        yield lambda done, key=key: channel.queue_unbind(queue, exchange, routing_key=key, callback=done)  # type: ignore[misc]

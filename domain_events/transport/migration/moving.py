@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,13 +33,22 @@ SLOWEST_CANCEL = 5.0
 """Seconds to wait for the broker to say that the consumer of a deleted queue has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What steps that move events work with."""
+
+    io: IOThread
+    publisher: Publisher
+    another: Another
+
+
 class Move:
     """Consumes from `source` until it is told otherwise. Belongs into the I/O thread."""
 
-    def __init__(self, io: IOThread, publisher: Publisher, channel: Channel, source: str, target: str) -> None:
+    def __init__(self, tools: Tools, channel: Channel, source: str, target: str) -> None:
         self.moved = 0
-        self._io = io
-        self._publisher = publisher
+        self._io = tools.io
+        self._publisher = tools.publisher
         self._channel = channel
         self._source = source
         self._target = target
@@ -124,27 +134,23 @@ class Move:
             told(self._problem)
 
 
-def move(
-    io: IOThread, publisher: Publisher, another: Another, source: str, target: str, quiet: float = QUIET
-) -> Steps[int]:
+def move(tools: Tools, source: str, target: str, quiet: float = QUIET) -> Steps[int]:
     """Everything in `source`, also what comes meanwhile. Returns how many events."""
-    mover = yield from _moving(io, publisher, another, source, target, quiet)
+    mover = yield from _moving(tools, source, target, quiet)
     yield mover.stop
     return mover.moved
 
 
-def move_and_delete(
-    io: IOThread, publisher: Publisher, another: Another, source: str, target: str, quiet: float = QUIET
-) -> Steps[int]:
+def move_and_delete(tools: Tools, source: str, target: str, quiet: float = QUIET) -> Steps[int]:
     """Everything in `source`, which is deleted then: nothing may publish to it any more.
 
     RabbitMQ (3.10, 4.0, 4.3) confirms an event that reaches a queue in the moment of its deletion, and drops it.
     """
-    mover = yield from _moving(io, publisher, another, source, target, quiet)
+    mover = yield from _moving(tools, source, target, quiet)
     # Silence alone proves nothing: the queue's leader may be away.
-    while (yield from holds_events(another, source)):
+    while (yield from holds_events(tools.another, source)):
         yield from _until(partial(mover.until_quiet, quiet))
-    other: Channel = yield another()
+    other: Channel = yield tools.another()
     answer: Any = yield lambda done: other.queue_declare(source, passive=True, callback=done)
     if answer.method.consumer_count > 1:
         raise BrokerError(
@@ -176,12 +182,10 @@ def _get(channel: Channel, queue: str, done: Callable[[Any], None]) -> None:
     channel.basic_get(queue, callback=lambda _channel, method, _properties, _body: done(method))
 
 
-def _moving(
-    io: IOThread, publisher: Publisher, another: Another, source: str, target: str, quiet: float
-) -> Steps[Move]:
-    channel: Channel = yield another()
+def _moving(tools: Tools, source: str, target: str, quiet: float) -> Steps[Move]:
+    channel: Channel = yield tools.another()
     yield lambda done: channel.basic_qos(prefetch_count=PREFETCH, callback=done)
-    mover = Move(io, publisher, channel, source, target)
+    mover = Move(tools, channel, source, target)
     yield mover.start
     yield from _until(partial(mover.until_quiet, quiet))
     return mover

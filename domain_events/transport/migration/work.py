@@ -9,9 +9,9 @@ from domain_events.errors import BrokerError
 from domain_events.registration import Registration
 from domain_events.settings import Broker, Brokers
 from domain_events.transport.migration import applying
-from domain_events.transport.migration.applying import Tools
 from domain_events.transport.migration.looking import FoundReceiver, count, listed_delays, look
 from domain_events.transport.migration.management import Listing, Management
+from domain_events.transport.migration.moving import Tools
 from domain_events.transport.migration.planning import (
     Difference,
     differences,
@@ -44,21 +44,20 @@ class Changes:
     def __init__(
         self,
         brokers: Sequence[Broker],
-        registrations: Sequence[Registration],
         management: Management | None,
         said: Callable[[str], None],
     ) -> None:
-        """`management`: None when the plugin does not answer."""
+        """`management`: None when the plugin does not answer. Raises ManagementUnavailable."""
         self._brokers = brokers
-        self._registrations = registrations
         self._management = management
+        self._listing = management.list() if management is not None else None
         self._said = said
         self._emptied: list[str] = []
 
     def apply(self, registration: Registration) -> None:
         """For one receiver. Raises BrokerError; what was done until then stays done."""
+        listing = self._listing
         with Session(self._brokers, "topology") as session:
-            listing = self._listing()
             found = _look(session, registration, listing)
             self._do(session, lambda tools: applying.declare_missing(tools, found))
             self._do(session, lambda tools: applying.migrate(tools, found, listing))
@@ -68,8 +67,8 @@ class Changes:
 
     def rename(self, old: str, new: Registration) -> None:
         """Everything of the receiver `old`, which the code has not got any more, becomes that of `new`."""
+        listing = self._listing
         with Session(self._brokers, "topology") as session:
-            listing = self._listing()
             keys = [b.key for b in listing.bindings if (b.exchange, b.queue) == (new.exchange, old)] if listing else []
             if listing is not None:
                 delays = listed_delays(old, listing.queues)
@@ -130,9 +129,6 @@ class Changes:
             session.io.call(lambda: publisher.close(lambda: None))
         for line in done:
             self._said(line)
-
-    def _listing(self) -> Listing | None:
-        return self._management.list() if self._management is not None else None
 
 
 class NoSuchReceiver(BrokerError):
