@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,6 +23,9 @@ logger = logging.getLogger(__name__)
 LONGEST_SILENCE_IN_A_DRAIN = 5.0
 """Seconds that a drain waits for the broker to answer about a copy."""
 
+MOMENT = 0.01
+"""Seconds. Originals that may be acknowledged at almost the same time are acknowledged at the same time."""
+
 
 class Copying:
     """Belongs into the I/O thread. The connection for copies opens at the first one."""
@@ -30,6 +35,8 @@ class Copying:
         self._io = io
         self._settled = settled
         self._publisher = Publisher(io, brokers, name=name, longest_pause=LONGEST_PAUSE)
+        self._settling: dict[int, list[Delivery]] = {}  # copied into young queues, by the end of their wait in moments
+        self._copied: set[Subscription] = set()  # with originals to acknowledge
         self._is_draining = False
         self._is_closing = False
 
@@ -83,9 +90,9 @@ class Copying:
             # is old enough to survive a crash of the broker.
             settling = SETTLING_TIME - self._publisher.age(copy.queue)
             if settling > 0:
-                self._io.later(settling, partial(self._ack_original, delivery))
+                self._ack_later(delivery, settling)
             else:
-                self._ack_original(delivery)
+                self._ack(delivery)
         elif self._is_draining:
             subscription.give_back(delivery.tag)
             self._settled()
@@ -103,11 +110,33 @@ class Copying:
             again = partial(self.copy, delivery, copy, failures + 1)
             subscription.postponed[delivery.tag] = self._io.later(delay, again)
 
-    def _ack_original(self, delivery: Delivery) -> None:
-        if not delivery.is_stale:
-            delivery.subscription.unsettled.done(delivery.tag)
-            delivery.subscription.send_acks()
-            self._settled()
+    def _ack_later(self, delivery: Delivery, delay: float) -> None:
+        now = time.monotonic()
+        due = math.ceil((now + delay) / MOMENT)
+        if due not in self._settling:
+            self._settling[due] = []
+            self._io.later(due * MOMENT - now, partial(self._on_settled, due))
+        self._settling[due].append(delivery)
+
+    def _on_settled(self, due: int) -> None:
+        for delivery in self._settling.pop(due):
+            self._ack(delivery)
+
+    def _ack(self, delivery: Delivery) -> None:
+        if delivery.is_stale:
+            return
+        delivery.subscription.unsettled.done(delivery.tag)
+        if not self._copied:
+            # When everything has been looked at that the broker has just said: it confirms many at once, and one ack
+            # is enough for all of them.
+            self._io.later(0, self._send_acks)
+        self._copied.add(delivery.subscription)
+
+    def _send_acks(self) -> None:
+        copied, self._copied = self._copied, set()
+        for subscription in copied:
+            subscription.send_acks()
+        self._settled()
 
     def _free_stuck(self, subscriptions: Sequence[Subscription]) -> None:
         """A copy that the broker does not take now would hold up the drain: give its event back instead."""
