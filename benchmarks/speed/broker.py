@@ -1,0 +1,110 @@
+"""Queues at the broker, over a connection of our own: made, filled, counted, deleted."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pika
+from pika.exceptions import ChannelClosedByBroker
+
+if TYPE_CHECKING:
+    from pika.adapters.blocking_connection import BlockingChannel
+
+EXCHANGE = "domain-events"
+EMPTY_WITHIN = 10.0  # seconds, for acks that are under way and for a quorum queue's numbers, which come late
+PROPERTIES = pika.BasicProperties(content_type="application/json", content_encoding="utf-8", delivery_mode=2)
+# Of 242 bytes as an event on the wire.
+DATA: dict[str, Any] = {"user_id": 4711, "reason": "asked for it", "by": "support"}
+
+
+@contextmanager
+def channel(url: str) -> Iterator[BlockingChannel]:
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        yield connection.channel()
+    finally:
+        connection.close()
+
+
+def event(routing_key: str, data: dict[str, Any] = DATA) -> dict[str, Any]:
+    """As our wire format has it, which all peers that may choose their own format use."""
+    return {
+        "routing_key": routing_key,
+        "data": data,
+        "domain_object_id": "4711",
+        "uuid_string": str(uuid.uuid4()),
+        "timestamp": time.time(),
+    }
+
+
+def body(routing_key: str, data: dict[str, Any] = DATA) -> bytes:
+    return json.dumps(event(routing_key, data)).encode()
+
+
+def declare(url: str, queue: str, *, routing_key: str | None = None, queue_type: str = "classic") -> None:
+    """A durable queue, bound to the exchange with `routing_key` (its own name unless given), and empty."""
+    with channel(url) as open_channel:
+        open_channel.exchange_declare(EXCHANGE, "topic", durable=True)
+        open_channel.queue_declare(queue, durable=True, arguments={"x-queue-type": queue_type})
+        open_channel.queue_bind(queue, EXCHANGE, routing_key or queue)
+        open_channel.queue_purge(queue)
+
+
+def fill(url: str, queue: str, count: int, *, routing_key: str | None = None) -> None:
+    """Puts `count` events into `queue` and nowhere else; returns when the broker has them all."""
+    key = routing_key or queue
+    with channel(url) as open_channel:
+        bodies = [body(key) for _ in range(min(count, 1000))]
+        for number in range(count):
+            open_channel.basic_publish("", queue, bodies[number % len(bodies)], PROPERTIES)
+            if number % 1000 == 999:
+                open_channel.connection.process_data_events(0)  # what the broker says, a refusal above all
+    wait_for(url, queue, count)
+
+
+def ready(url: str, queue: str) -> int | None:
+    """How many events wait in it; None when there is no such queue."""
+    with channel(url) as open_channel:
+        try:
+            return int(open_channel.queue_declare(queue, passive=True).method.message_count)
+        except ChannelClosedByBroker as error:
+            if error.reply_code == 404:
+                return None
+            raise
+
+
+def wait_for(url: str, queue: str, count: int, *, within: float = 60.0) -> None:
+    """Until just so many events wait in it. Raises TimeoutError."""
+    deadline = time.monotonic() + within
+    while (found := ready(url, queue)) != count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{queue} should have {count} events and has {found}")
+        time.sleep(0.05)
+
+
+def delete(url: str, *queues: str) -> None:
+    """Queues that are not there do not matter."""
+    with channel(url) as open_channel:
+        for queue in queues:
+            open_channel.queue_delete(queue)
+
+
+def purge(url: str, queue: str) -> None:
+    with channel(url) as open_channel:
+        open_channel.queue_purge(queue)
+
+
+def server_version(url: str) -> str:
+    """As the broker tells it at login."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        # pika keeps what connection.start said on the connection inside; there is no public name for it.
+        properties = connection._impl.server_properties
+        return str(properties["version"])
+    finally:
+        connection.close()
