@@ -89,3 +89,23 @@ def machine(folder: Path) -> dict[str, object]:
 def names_of(measured: Iterable[Measured]) -> list[str]:
     """All names of values in them, as they first came."""
     return list(dict.fromkeys(name for each in measured for name in each.values))
+
+
+class Writer:
+    """Appends to a file of results: each line is there as soon as it is measured."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.failures = 0
+
+    def write(self, scenario: str, case: str, peer: str, number: int, values: dict[str, float]) -> None:
+        self._append({"scenario": scenario, "case": case, "peer": peer, "round": number, "values": values})
+
+    def write_error(self, scenario: str, case: str, peer: str, number: int, error: Exception) -> None:
+        self.failures += 1
+        text = f"{type(error).__name__}: {error}"
+        self._append({"scenario": scenario, "case": case, "peer": peer, "round": number, "error": text})
+
+    def _append(self, entry: dict[str, object]) -> None:
+        with self._file.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
