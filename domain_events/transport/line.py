@@ -110,6 +110,8 @@ class Line:
         self._has_begun = False
         self._running: tuple[IOThread, Publisher] | None = None
         self._inbox: deque[Callable[[], None]] = deque()
+        self._turn = 0
+        self._called_in = -1  # the turn of the last call for `_work` that has been made
         self._receipts: dict[Receipt, None] = {}
         self._is_leaving = False
 
@@ -205,10 +207,15 @@ class Line:
     def _call(self, function: Callable[[], None]) -> None:
         self._inbox.append(function)
         running = self._running
-        if running is not None:  # else it is done as soon as the line begins
+        turn = self._turn
+        # Not running: it is done as soon as the line begins. Called for in this turn: the next one is sure to come, and
+        # begins after `function` was put in. Written down after the call, for a signal handler may come in between.
+        if running is not None and self._called_in != turn:
             running[0].call(self._work)
+            self._called_in = turn
 
     def _work(self) -> None:
+        self._turn += 1  # before it is looked into the inbox: what is put in later makes a call of its own
         while self._inbox:
             self._inbox.popleft()()
 

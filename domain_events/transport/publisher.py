@@ -31,19 +31,15 @@ from domain_events.transport.connection import Connection
 from domain_events.transport.declaring import declare_exchange, declare_queue, open_channel
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.nacks import Nacks, nacked
+from domain_events.transport.outgoing import Outgoing
 from domain_events.transport.problems import channel_problem, is_reproach, refuses_all
 from domain_events.transport.proof import DOUBT, REST, Proof
 from domain_events.transport.publication import Publication, State
 from domain_events.transport.script import Script, Steps
 from domain_events.transport.topology import Queue
+from domain_events.transport.window import Window
 
 logger = logging.getLogger(__name__)
-
-MOST_IN_FLIGHT = 1000
-"""Unconfirmed publications at a time: enough for the broker's group commit, little to send again after a loss."""
-
-MOST_BYTES_IN_FLIGHT = 16 * 1024 * 1024
-"""Of their bodies, unless a single one is larger: until the broker reads them they are in memory a second time."""
 
 LONGEST_SILENCE = 15.0
 """Seconds without an answer, after which a connection is given up. Its heartbeats prove nothing: they go on while the
@@ -86,10 +82,10 @@ class Publisher:
         self._declaring: Script[None] | None = None
         self._channel: Channel | None = None
         self._waiting: deque[Publication] = deque()
-        self._in_flight: dict[int, Publication] = {}  # by delivery tag, oldest first
-        self._bytes_in_flight = 0
+        self._pumping: object | None = None
+        self._in_flight = Window()
+        self._outgoing: Outgoing | None = None
         self._cancelled = 0  # of those that wait, or were when it was counted
-        self._next_tag = 1
         self._channel_since = 0.0
         self._nacks = Nacks(io, self.submit)
         self._declared: dict[str, float] = {}  # queue -> when, by this connection
@@ -169,7 +165,7 @@ class Publisher:
         self.closing = True
         self._drop_scripts()
         self._channel = None
-        for timer in (self._pause, self._watch):
+        for timer in (self._pause, self._watch, self._pumping):
             if timer is not None:
                 self._io.cancel(timer)
         self._connection.close(closed)
@@ -182,7 +178,7 @@ class Publisher:
 
     def _work(self) -> None:
         if self._channel is not None:
-            self._pump()
+            self._pump_soon()
         elif not (self._opening or self._pause or self.closing):
             self._open()
 
@@ -228,7 +224,8 @@ class Publisher:
         self._opening = False
         self._problem = None
         self._channel = channel
-        self._next_tag = 1
+        self._outgoing = Outgoing(channel)
+        self._in_flight.begin()
         self._channel_since = time.monotonic()
         self._declared.clear()
         self._heard_at = time.monotonic()
@@ -275,7 +272,7 @@ class Publisher:
             # The exchange was deleted under us. It is declared with the next channel.
             self._exchange_was_missing = True
             if len(self._in_flight) == 1:
-                [refused] = self._in_flight.values()
+                [refused] = self._in_flight
                 refused.ever_sent = refused.sent_before
             self._take_back()
         else:
@@ -312,10 +309,24 @@ class Publisher:
     def _has_work(self) -> bool:
         return any(publication.state is not State.DONE for publication in self._waiting)
 
+    def _pump_soon(self) -> None:
+        """When all is done that this turn of the loop brings: other events, or many confirms, may come with it."""
+        if self._pumping is None and self._waiting:
+            self._pumping = self._io.later(0, self._on_turn)
+
+    def _on_turn(self) -> None:
+        self._pumping = None
+        self._pump()
+
     def _pump(self) -> None:
-        """Give the broker what waits, as far as the window allows."""
+        """Give the broker what waits, as far as the window allows, in as few writes as possible."""
+        self._fill_window()
+        if self._outgoing is not None:
+            self._outgoing.flush()
+
+    def _fill_window(self) -> None:
         # What a blocked connection is given is only kept in memory, and nobody can withdraw it any more.
-        while self._waiting and self._channel is not None and not self._connection.blocked:
+        while self._waiting and self._channel is not None and self._channel.is_open and not self._connection.blocked:
             publication = self._waiting[0]
             if publication.state is State.DONE:
                 self._waiting.popleft()
@@ -334,31 +345,22 @@ class Publisher:
                 self._declare(publication.needs)
                 return  # goes on when the queue is there
             self._waiting.popleft()
-            self._publish(self._channel, publication)
+            self._publish(publication)
 
     def _has_room_for(self, publication: Publication) -> bool:
-        if not self._in_flight:
-            return True
-        if self._suspects > 0 or len(self._in_flight) >= MOST_IN_FLIGHT:
+        if self._suspects > 0 and self._in_flight:
             return False
-        return self._bytes_in_flight + len(publication.body) <= MOST_BYTES_IN_FLIGHT
+        return self._in_flight.has_room_for(publication)
 
-    def _publish(self, channel: Channel, publication: Publication) -> None:
+    def _publish(self, publication: Publication) -> None:
+        assert self._outgoing is not None
         publication.state = State.IN_FLIGHT
         publication.sent_before = publication.ever_sent
         publication.ever_sent = True
         publication.returned = False
         self._expect_answer()
-        self._in_flight[self._next_tag] = publication
-        self._next_tag += 1
-        self._bytes_in_flight += len(publication.body)
-        channel.basic_publish(
-            publication.exchange,
-            publication.routing_key,
-            publication.body,
-            publication.properties,
-            mandatory=publication.mandatory,
-        )
+        self._in_flight.add(publication)
+        self._outgoing.add(publication)
 
     def _declare(self, queue: Queue) -> None:
         if self._declaring is not None and self._declaring.running:
@@ -388,7 +390,7 @@ class Publisher:
         # basic.return names no delivery tag. It comes before the ack of the same message, so it is one of those in
         # flight with the same id (or none) and key. All of them count as returned: one whose queue was there a moment
         # before may wait for its ack still, and to take that one for it would lose the other.
-        for publication in self._in_flight.values():
+        for publication in self._in_flight:
             if (
                 publication.mandatory
                 and publication.properties.message_id == properties.message_id
@@ -404,15 +406,8 @@ class Publisher:
         self._patience = self._longest_silence
         self._failures = 0
         method = frame.method
-        tags = [method.delivery_tag]
-        if method.multiple:
-            tags = [tag for tag in self._in_flight if tag <= method.delivery_tag or method.delivery_tag == 0]
         taken = isinstance(method, spec.Basic.Ack)
-        for tag in tags:
-            publication = self._in_flight.pop(tag, None)
-            if publication is None:
-                continue
-            self._bytes_in_flight -= len(publication.body)
+        for publication in self._in_flight.take(method.delivery_tag, method.multiple):
             self._suspects -= self._suspects > 0
             self._exchange_was_missing = False
             if not taken:
@@ -492,15 +487,11 @@ class Publisher:
 
     def _take_back(self) -> None:
         """Everything unconfirmed waits again, before what was not sent yet."""
-        for publication in self._in_flight.values():
+        taken_back = self._in_flight.clear()
+        for publication in taken_back:
             if publication.state is State.IN_FLIGHT:
                 publication.state = State.WAITING
-        self._waiting.extendleft(reversed(self._in_flight.values()))
-        self._forget_in_flight()
-
-    def _forget_in_flight(self) -> None:
-        self._in_flight.clear()
-        self._bytes_in_flight = 0
+        self._waiting.extendleft(reversed(taken_back))
 
     def _convict(self, problem: BrokerError, error: exceptions.ChannelClosed | exceptions.ConnectionClosed) -> None:
         """The broker closed the channel or the connection because of one publication, without saying which one.
@@ -508,14 +499,14 @@ class Publisher:
         With one in flight it is that one. With several, all are sent again, one at a time: the next time it is clear,
         and the innocent ones are confirmed. (Those that the broker had taken already are duplicates then.)
         """
-        flying = [publication for publication in self._in_flight.values() if publication.state is State.IN_FLIGHT]
+        flying = [publication for publication in self._in_flight if publication.state is State.IN_FLIGHT]
         # One that was given up counts too: it may be the one.
         if not len(flying) == len(self._in_flight) == 1:
             self._suspects = len(flying)
             self._take_back()
             return
         [accused] = flying
-        self._forget_in_flight()
+        self._in_flight.clear()
         self._suspects = 0 if self._suspects <= 1 else self._suspects - 1
         if error.reply_code == 406 and "larger than" in error.reply_text:
             problem = EventTooLarge(f"the event has {len(accused.body)} bytes: {error.reply_text}")

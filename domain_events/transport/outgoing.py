@@ -1,0 +1,61 @@
+"""Events on their way out of a channel: their frames are joined, and written together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pika.channel import Channel
+
+from domain_events.transport.frames import frames_of
+from domain_events.transport.publication import Publication
+
+LARGEST_WRITE = 32 * 1024
+"""Bytes that are joined, but for a single event: the broker shall begin before all is written."""
+
+
+class Outgoing:
+    """Of one channel. What is added is written at the next `flush`, or before."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._connection: Any = channel.connection
+        self._joined: list[bytes] = []
+        self._size = 0
+        # Of pika itself: its basic_publish would do the same with them. Without them it does it.
+        self._largest: int | None = getattr(self._connection, "_body_max_length", None)
+        if not hasattr(self._connection, "_output_marshaled_frames"):
+            self._largest = None
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._channel.is_open)
+
+    def add(self, publication: Publication) -> None:
+        if self._largest is None:
+            self._channel.basic_publish(
+                publication.exchange,
+                publication.routing_key,
+                publication.body,
+                publication.properties,
+                mandatory=publication.mandatory,
+            )
+            return
+        frames = frames_of(
+            self._channel.channel_number,
+            publication.exchange,
+            publication.routing_key,
+            publication.properties,
+            publication.body,
+            mandatory=publication.mandatory,
+            largest=self._largest,
+        )
+        self._joined.append(frames)
+        self._size += len(frames)
+        if self._size >= LARGEST_WRITE:
+            self.flush()
+
+    def flush(self) -> None:
+        joined, self._joined = self._joined, []
+        self._size = 0
+        if joined:
+            self._connection._output_marshaled_frames([b"".join(joined)])
