@@ -108,17 +108,24 @@ class Link:
         self._up.is_held = self._down.is_held = False
         self._ring()
 
-    def acked(self) -> set[int]:
-        """The delivery tags that the client has acked, all channels in one."""
-        tags: set[int] = set()
+    def acks(self) -> list[tuple[int, bool]]:
+        """Those that the client has sent, as (delivery tag, multiple), all channels in one."""
+        acks: list[tuple[int, bool]] = []
         data = bytes(self._up.passed)
         at = 8  # after the protocol header
         while at + 7 <= len(data):
             kind, size = struct.unpack_from(">BxxI", data, at)
             if kind == 1 and data[at + 7 : at + 11] == BASIC_ACK:
                 tag, multiple = struct.unpack_from(">QB", data, at + 11)
-                tags |= set(range(1, tag + 1)) if multiple else {tag}
+                acks.append((tag, bool(multiple)))
             at += size + 8
+        return acks
+
+    def acked(self) -> set[int]:
+        """The delivery tags that the client has acked, all channels in one."""
+        tags: set[int] = set()
+        for tag, multiple in self.acks():
+            tags |= set(range(1, tag + 1)) if multiple else {tag}
         return tags
 
     def cut(self) -> None:

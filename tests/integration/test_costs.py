@@ -1,0 +1,126 @@
+"""What an event costs, counted: a hot path that became slower is seen here, however busy the machine is.
+
+Function calls stand for time in Python, writes and reads for time in the kernel, wakings for two threads that wait for
+each other, acks for the broker's work. The least of a few rounds counts: a machine that is busy with something else
+makes batches smaller, so that each event costs more, and never less. A bound that is no longer met is a reason to look;
+where the new cost is meant, measure again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from domain_events import DomainEvent, Receiver, Sender
+from domain_events.transport.topology import SETTLING_TIME
+from tests.brokers import Broker, Queues
+from tests.counting import MARK, Costs
+from tests.processes import ROOT
+from tests.relay import relay
+
+ROUNDS = 3
+DELAY = 200
+"""Milliseconds."""
+
+
+class Scenario:
+    """One of tests/counting.py, in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def hear(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"it ended ({self._process.wait()}) without its say: the reason is on standard error"
+        return json.loads(line)
+
+    def costs(self) -> Costs:
+        """For each event."""
+        return Costs(**self.hear())
+
+
+@contextlib.contextmanager
+def scenario(*arguments: object) -> Iterator[Scenario]:
+    command = [sys.executable, "-m", "tests.counting", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        guard = threading.Timer(60.0, process.kill)
+        guard.start()
+        try:
+            yield Scenario(process)
+        finally:
+            guard.cancel()
+            process.kill()
+
+
+def least(rounds: list[Costs]) -> Costs:
+    return Costs(**{name: min(getattr(costs, name) for costs in rounds) for name in Costs.__slots__})
+
+
+def declared(broker: Broker, queues: Queues, name: str) -> str:
+    """A new receiver, whose events have its name for their routing key."""
+    queues.forget_after(name, DELAY)
+    receiver = Receiver(broker.url)
+    receiver.register(print, name, [name], max_retries=1)
+    receiver.declare()
+    return name
+
+
+def send(broker: Broker, key: str, data: list[Any]) -> None:
+    with Sender(broker.url) as sender:
+        sender.send_many([DomainEvent(key, each) for each in data])
+
+
+def assert_at_most(costs: Costs, **bounds: float) -> None:
+    over = {name: getattr(costs, name) for name, bound in bounds.items() if getattr(costs, name) > bound}
+    assert not over, f"more than {bounds} for each event: {costs}"
+
+
+def test_consuming_costs_no_more_than_it_did(broker: Broker, queues: Queues, unique: str) -> None:
+    n = 2000
+    rounds, acks = [], []
+    for number in range(ROUNDS):
+        name = declared(broker, queues, f"{unique}{number}")
+        send(broker, name, [*range(200), MARK, *range(n), MARK])
+        with relay(broker.url) as wire, scenario("consume", wire.url, name) as consuming:
+            rounds.append(consuming.costs())
+            acks.append(sum(len(link.acks()) for link in wire.links) / n)
+    assert_at_most(least(rounds), calls=70, sends=0.3, receives=0.6, wakings=0.3, turns=0.6, garbage=0.1, kept=0.5)
+    assert min(acks) <= 0.3
+
+
+def test_a_retry_costs_no_more_than_it_did(broker: Broker, queues: Queues, unique: str) -> None:
+    n = 200
+    rounds, acks = [], []
+    for number in range(ROUNDS):
+        name = declared(broker, queues, f"{unique}{number}")
+        send(broker, name, [MARK])
+        with relay(broker.url) as wire, scenario("retry", wire.url, name, DELAY / 1000, SETTLING_TIME, n) as retrying:
+            assert retrying.hear() == "warm"
+            send(broker, name, [*range(n)])
+            rounds.append(retrying.costs())
+            acks.append(sum(len(link.acks()) for link in wire.links) / n)
+    # Garbage: an error holds its traceback, and that the frames that hold the error.
+    assert_at_most(least(rounds), calls=430, sends=1.5, receives=2.0, wakings=0.8, turns=1.5, garbage=15, kept=3)
+    assert min(acks) <= 1.2  # of two deliveries
+
+
+def test_sending_one_by_one_costs_no_more_than_it_did(broker: Broker, unique: str) -> None:
+    rounds = []
+    for _ in range(ROUNDS):
+        with scenario("send", broker.url, unique + "key", 500) as sending:
+            rounds.append(sending.costs())
+    assert_at_most(least(rounds), calls=210, sends=1.1, receives=2.2, wakings=1.1, turns=2.5, garbage=14, kept=0.5)
+
+
+def test_sending_many_costs_no_more_than_it_did(broker: Broker, unique: str) -> None:
+    rounds = []
+    for _ in range(ROUNDS):
+        with scenario("send_many", broker.url, unique + "key", 2000) as sending:
+            rounds.append(sending.costs())
+    assert_at_most(least(rounds), calls=90, sends=0.1, receives=0.1, wakings=0.05, turns=0.1, garbage=3, kept=0.5)
