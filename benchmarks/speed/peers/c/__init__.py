@@ -5,18 +5,14 @@ They do what the protocol asks for and nothing else: no JSON, no handler, no rec
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
-from benchmarks.speed.contest import Failed, Rig, last_words
+from benchmarks.speed.contest import Failed, last_words
 
 SOURCES = Path(__file__).parent
 PROGRAMS = ("consume", "publish")
-LONGEST = 120.0  # seconds
 CACHE = SOURCES.parents[3] / ".cache" / "bench"
 
 
@@ -38,20 +34,3 @@ def build() -> Path | None:
                 return None
             raise Failed(f"{name}.c does not compile: {last_words(done)}")
     return CACHE
-
-
-def run(rig: Rig, program: str, *arguments: object) -> dict[str, Any]:
-    """What the program prints: see the comment at the top of its source. Raises Failed."""
-    assert rig.c_programs
-    done = subprocess.run(
-        [rig.c_programs / program, *map(str, arguments)],
-        env={**os.environ, "BENCH_BROKER_PID": str(rig.broker_pid or "")},
-        capture_output=True,
-        timeout=LONGEST,
-        check=False,
-    )
-    if done.returncode:
-        raise Failed(f"{program} ended with {done.returncode}: {last_words(done)}")
-    printed = json.loads(done.stdout)
-    assert isinstance(printed, dict)
-    return printed

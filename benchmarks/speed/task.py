@@ -1,0 +1,88 @@
+"""What a peer's program is asked to do, and what it reports: JSON in an environment variable, JSON in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.measuring import Cost, Span, percentile, session_of
+
+VARIABLE = "BENCH_TASK"
+DEFAULT_PREFETCH = 256
+"""For those that have none of their own: RabbitMQ's documentation finds 100 to 300 best."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    url: str
+    queue: str
+    """Also the routing key that is bound to it."""
+    count: int
+    """Events that are measured, after `warmup` others."""
+    warmup: int
+    report: str
+    """Name of the file for the report."""
+    broker_pid: int | None
+    queue_type: str = "classic"
+    prefetch: int | None = None
+    """None: the library's default."""
+    has_times: bool = False
+    """The data of the events have the time of sending: report latencies."""
+    threads: int = 1
+    rate: float = 0.0
+    """Events per second of the verb "pace"."""
+
+    def environment(self) -> dict[str, str]:
+        return {VARIABLE: json.dumps(asdict(self))}
+
+    def write_report(self, cost: Cost, seconds: Sequence[float] = ()) -> None:
+        """`seconds`: the latencies that were seen, if they are asked for."""
+        report: dict[str, Any] = {
+            "events": self.count,
+            "seconds": cost.seconds,
+            "cpu_seconds": cost.cpu,
+            "broker_cpu_seconds": cost.broker_cpu,
+        }
+        if seconds:
+            report |= {f"p{share}_us": percentile(seconds, share / 100) * 1e6 for share in (50, 90, 99)}
+        Path(self.report).write_text(json.dumps(report) + "\n")
+
+
+def from_environment() -> Task:
+    return Task(**json.loads(os.environ[VARIABLE]))
+
+
+def run(verbs: Mapping[str, Callable[[Task], None]]) -> None:
+    """The main program of a peer: the verb is its argument."""
+    verbs[sys.argv[1]](from_environment())
+
+
+class Counting:
+    """The handler of all consumers: counts, and reads the clocks when the warm-up and when everything is done.
+
+    The CPU is that of the whole session: of a master and its children, whatever they are called.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._last = task.warmup + task.count
+        self._count = 0
+        self._span: Span | None = None
+        self._seconds: list[float] = []
+
+    def __call__(self, data: Mapping[str, Any]) -> None:
+        """`data` of the event that is handled."""
+        self._count += 1
+        if self._task.has_times and self._span:
+            self._seconds.append((time.time_ns() - data["sent_ns"]) / 1e9)
+        if self._count == self._task.warmup:
+            self._span = Span(session_of(os.getsid(0)), self._task.broker_pid)
+        elif self._count == self._last:
+            assert self._span, "no warm-up, so nothing has begun"
+            self._task.write_report(self._span.end(), self._seconds)
