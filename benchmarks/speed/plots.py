@@ -6,7 +6,6 @@ python -m benchmarks.speed.plots DIR
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  # after the choice of a backend that needs no display
+import matplotlib.pyplot as plt  # after the choice of a backend that needs no display
 
 STYLE = {
     "svg.hashsalt": "domain-events",  # else each run names its clip paths anew
@@ -67,8 +66,50 @@ class Lines:
 Plot = Bars | Lines
 
 
-def draw(folder: Path, plots: Iterable[Plot], into: Path | None = None) -> list[Path]:
-    """One SVG for each of `plots` that there are results for, into `folder` unless told; returns the files."""
+PLOTS: tuple[Plot, ...] = (
+    Bars("consume", "Consume, classic queue, one process", "consume", "classic", "events_per_second"),
+    Bars("consume-quorum", "Consume, quorum queue, one process", "consume", "quorum", "events_per_second"),
+    Lines(
+        "prefetch",
+        "Consume, classic queue, by prefetch",
+        "consume",
+        r"classic, prefetch (\d+)",
+        "events_per_second",
+        "prefetch",
+        is_logarithmic=True,
+    ),
+    Bars(
+        "publish-one", "Publish one by one, each confirmed", "publish one by one", "confirmed", "p50_ms", is_cost=True
+    ),
+    Bars("publish-many", "Publish many, confirms pipelined", "publish many", "pipelined", "events_per_second"),
+    Bars("latency", "From sending to the handler", "latency", "200 events/s", "p50_ms", is_cost=True),
+    Bars("retries", "200 events that fail once, again after 0.5 s", "retries", "burst of 200", "events_per_second"),
+    Bars("lateness", "How late retries are, 20 events/s", "retries", "20 events/s", "late_p99_ms", is_cost=True),
+    Lines("memory", "Idle receivers, all processes", "memory", r"(\d+) receivers?", "pss_mib", "receivers"),
+    Bars("start", "From the start of the process to the first event", "start", "one event", "start_ms", is_cost=True),
+    Bars("heavy", "A handler that takes 200 µs of CPU", "heavy handler", "200 µs", "of_bound"),
+    Lines(
+        "scaling",
+        "Consumers at once, each with its queue",
+        "scaling",
+        r"(\d+) consumers?",
+        "events_per_second",
+        "consumers",
+    ),
+    Lines(
+        "length",
+        "Consuming 20 000 events at the head of a queue, by its length",
+        "growth",
+        r"queue of (\d+)",
+        "events_per_second",
+        "events in the queue",
+        is_logarithmic=True,
+    ),
+)
+
+
+def draw(folder: Path, plots: Iterable[Plot] = PLOTS) -> list[Path]:
+    """One SVG for each of `plots` that there are results for, into `folder`; returns the files."""
     measured = read(folder)
     files = []
     with mpl.rc_context(STYLE):
@@ -83,7 +124,7 @@ def draw(folder: Path, plots: Iterable[Plot], into: Path | None = None) -> list[
                     assert_never(plot)
             if figure is None:
                 continue
-            file = (into or folder) / f"{plot.file}.svg"
+            file = folder / f"{plot.file}.svg"
             # No date: the same results give the same file.
             figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
             plt.close(figure)
