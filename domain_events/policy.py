@@ -15,6 +15,9 @@ LONGEST_DELAY = 49 * 24 * 3600.0
 LONGEST_REASON = 2_000
 """Characters."""
 
+JITTER_STEP = 0.05
+"""Of the delay: about so far apart are the delays that jitter leads to. Each of them is a queue at the broker."""
+
 
 class Retry(Exception):
     """Raised by a handler: this event again after `delay` seconds, at most `max_retries` times.
@@ -50,7 +53,7 @@ class DeadLetter(Exception):
 class Backoff:
     """Growing delays: `first * factor ** retries`, never above `max`, then spread by `jitter`.
 
-    `first` and `max` are seconds; `jitter` is a fraction of the delay, 0..1, to both sides.
+    `first` and `max` are seconds; `jitter` is a fraction of the delay, 0..1, to both sides, in steps of 0.05.
     """
 
     first: float = 10.0
@@ -76,11 +79,13 @@ class Backoff:
 
         `spread` is a random number in 0..1 chosen by the caller; 0.5 means no jitter.
         """
+        steps = max(1, round(self.jitter / JITTER_STEP))  # to each side
+        step = min(int(spread * (2 * steps + 1)), 2 * steps) - steps
         try:
             grown = self.first * self.factor**retries
         except OverflowError:
             grown = self.max if self.first else 0.0
-        return min(grown, self.max) * (1.0 + self.jitter * (2.0 * spread - 1.0))
+        return min(grown, self.max) * (1.0 + self.jitter * step / steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from domain_events.policy import LONGEST_DELAY
 from domain_events.registration import Registration
@@ -63,6 +64,7 @@ def dead_letter_queue(receiver: str) -> Queue:
     return Queue(dead_letter_queue_name(receiver), {"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED})
 
 
+@lru_cache(maxsize=1024)
 def retry_queue(receiver: str, delay: int) -> Queue:
     """Where events wait `delay` milliseconds before the broker hands them back to `receiver`.
 

@@ -76,6 +76,17 @@ def test_jitter_spreads_the_delay_to_both_sides():
     assert [backoff.delay(0, spread) for spread in (0.0, 0.5, 1.0)] == [9.0, 10.0, 11.0]
 
 
+def test_jitter_goes_in_steps_which_are_equally_likely():
+    backoff = Backoff(first=100.0, factor=1.0, jitter=0.1)
+    assert [round(backoff.delay(0, (n + 0.5) / 10)) for n in range(10)] == [90, 90, 95, 95, 100, 100, 105, 105, 110, 110]
+
+
+@pytest.mark.parametrize(("jitter", "delays"), [(0.0, 1), (0.01, 3), (0.05, 3), (0.1, 5), (0.5, 21), (1.0, 41)])
+def test_more_jitter_leads_to_more_delays(jitter: float, delays: int):
+    backoff = Backoff(first=100.0, factor=1.0, jitter=jitter)
+    assert len({round(backoff.delay(0, n / 1000), 6) for n in range(1001)}) == delays
+
+
 def test_the_default_backoff_is_ten_seconds_doubling_up_to_an_hour():
     assert Backoff() == Backoff(first=10.0, factor=2.0, max=3600.0, jitter=0.1)
 

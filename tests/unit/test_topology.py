@@ -124,7 +124,12 @@ def test_a_longer_delay_stays_at_least_as_long(one: float, other: float) -> None
 def test_jitter_makes_a_few_queues_not_one_for_each_event() -> None:
     backoff = Backoff(first=100.0, factor=1.0, jitter=0.1)
     delays = {retry_delay(backoff.delay(0, spread / 1000)) for spread in range(1001)}
-    assert len(delays) <= 13
+    assert len(delays) <= 5
+
+
+def test_the_default_backoff_leads_to_fewer_than_fifty_queues_in_all() -> None:
+    delays = {retry_delay(Backoff().delay(n, spread / 1000)) for n in range(20) for spread in range(1001)}
+    assert len(delays) < 50
 
 
 def test_the_longest_receiver_name_leaves_room_for_the_names_of_its_queues() -> None:
