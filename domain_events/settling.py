@@ -34,15 +34,16 @@ def settlement_of(
             if isinstance(error, Retry) and error.delay is not None and error.delay > LONGEST_DELAY:
                 logger.warning("receiver %s: a delay of %g s was cut to 49 days", registration.name, error.delay)
             milliseconds = retry_delay(delay)
-            logger.info(
-                "receiver %s retries %s in %g s (retry %d of %d): %s",
-                registration.name,
-                _shown(event, delivery),
-                milliseconds / 1000,
-                progress.retries + 1,
-                registration.policy.max_retries,
-                printable(type(error).__name__),
-            )
+            if logger.isEnabledFor(logging.INFO):
+                logger.info(
+                    "receiver %s retries %s in %g s (retry %d of %d): %s",
+                    registration.name,
+                    _shown(event, delivery),
+                    milliseconds / 1000,
+                    progress.retries + 1,
+                    registration.policy.max_retries,
+                    printable(type(error).__name__),
+                )
             queue = retry_queue(registration.name, milliseconds) if milliseconds else main_queue(registration)
             largest = delivery.largest_headers
             return Copy(queue, retry_properties(delivery.properties, progress, time.time(), largest=largest))
