@@ -1,8 +1,8 @@
 """dramatiq: `dramatiq MODULE --processes 1 --threads 1`, its default middleware; acks after the actor has returned.
 
-Its own message format, with the event as the argument. Sending with `confirm_delivery=True`,
-which is off by default; nothing is pipelined. Quorum queues it has no option for: the method that makes the arguments is overridden.
-Prefetch is its default, twice the threads.
+Its own message format, with the event as the argument. Sending with `confirm_delivery=True`, which is off by default;
+nothing is pipelined. Prefetch is its default, twice the threads. It has no option for quorum queues: the method that
+makes their arguments is overridden.
 """
 
 from __future__ import annotations
