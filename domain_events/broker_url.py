@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -57,6 +58,12 @@ def parse_broker(url: object, source: str) -> Broker:
         return url
     if not isinstance(url, str):
         raise ConfigurationError(f"{source}: an AMQP URL must be a string, not {type(url).__name__}")
+    return _read_url(url, source)
+
+
+# Remembered: what is configured is asked for with each event that is sent.
+@lru_cache(maxsize=64)
+def _read_url(url: str, source: str) -> Broker:
     parts, port, reason = _split(url)
     if parts is None:
         raise ConfigurationError(f"{source} is no valid AMQP URL: {reason}")

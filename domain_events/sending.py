@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 from domain_events.errors import PartlySent, SendError
@@ -142,8 +141,7 @@ class Sender:
         return _Prepared(events=made, messages=messages, sender=sender)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """Events that are about to be sent, and how what became of them is told."""
 
     events: list[DomainEvent]

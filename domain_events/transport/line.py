@@ -12,8 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from pika import BasicProperties
 
@@ -31,8 +31,7 @@ shall not wait for it too. Not sooner, for others send over it, and get duplicat
 come at all: how far away the broker is, is seen from the time that the login took."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     routing_key: str
     properties: BasicProperties
     body: bytes
