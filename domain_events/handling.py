@@ -7,7 +7,7 @@ import logging
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from domain_events import surroundings
 from domain_events.event_loop import EventLoop
@@ -22,8 +22,19 @@ from domain_events.settings import configured_brokers
 from domain_events.stopping import Stop
 from domain_events.transport.consumer import BEATS_EARLY, Consumer
 from domain_events.transport.handover import Lane
+from domain_events.transport.parameters import prepare_parameters
 
 logger = logging.getLogger(__name__)
+
+
+def prepare(registrations: Iterable[Registration]) -> None:
+    """In a process that will fork: make now what each consumer needs, so that the children share it.
+
+    Raises ConfigurationError for a malformed URL or a missing file.
+    """
+    for settings in {id(r.connection_settings): r.connection_settings for r in registrations}.values():
+        for broker in configured_brokers(settings, "consumer") or ():
+            prepare_parameters(broker)
 
 
 def consume(

@@ -251,7 +251,9 @@ class Child:
 
 def _die_before_the_master() -> None:
     """The kernel's choice when memory is short (proc(5), oom_score_adj). Everybody may make it worse for himself."""
-    with suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
-        score = int(file.read())
-        file.seek(0)
-        file.write(str(min(1000, score + _OOM_SCORE_STEP)))
+    with suppress(OSError, ValueError):
+        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, b"%d" % min(1000, int(os.pread(fd, 32, 0)) + _OOM_SCORE_STEP), 0)
+        finally:
+            os.close(fd)

@@ -9,7 +9,7 @@ from multiprocessing_logging import MultiProcessingHandler
 
 from domain_events.supervisor.log_frames import pack
 from domain_events.supervisor.log_sender import LogSender
-from domain_events.supervisor.sinks import ROOT, Sinks, StandIn, all_loggers, choose, replace
+from domain_events.supervisor.sinks import ROOT, Sinks, StandIn, choose, loggers_with_handlers, replace
 
 _inherited: list[logging.Handler] = []  # kept by a child, for their finalizers could flush, close or wait
 
@@ -58,7 +58,7 @@ def take_over(sinks: Sinks, in_master: Mapping[str, int], sender: LogSender) -> 
 
     sinks: those of this process. in_master: how many sinks each logger has there; what has none there stays here.
     """
-    for logger in all_loggers():
+    for logger in loggers_with_handlers():
         own = sinks.get(logger.name, [])
         n = in_master.get(logger.name, 0)
         if n and (own or logger.name == ROOT):

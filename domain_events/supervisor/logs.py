@@ -23,7 +23,7 @@ from typing import Self
 from domain_events.supervisor.forwarder import take_over
 from domain_events.supervisor.log_reader import LogReader
 from domain_events.supervisor.log_sender import LogSender
-from domain_events.supervisor.sinks import all_loggers, find_sinks, sinks_of
+from domain_events.supervisor.sinks import all_loggers, find_sinks, note_handlers, sinks_of
 from domain_events.supervisor.stderr import renew_stdio
 
 _HOLD_TIMEOUT = 1.0  # seconds, for the locks of the sinks: one that is stuck must not keep the master from forking
@@ -140,6 +140,7 @@ def held_across_fork() -> Iterator[None]:
     """
     parent = os.getpid()
     handlers = _all_handlers()
+    note_handlers()
     held = _hold(handlers)
     try:
         yield

@@ -15,7 +15,7 @@ from typing import Self
 
 from domain_events.supervisor import lines
 from domain_events.supervisor.counting import Counter
-from domain_events.supervisor.sinks import StandIn, all_loggers, choose, replace, sinks_of, write
+from domain_events.supervisor.sinks import StandIn, all_loggers, choose, loggers_with_handlers, replace, sinks_of, write
 from domain_events.supervisor.threads import start_thread
 
 _CLOSE_TIMEOUT = 2.0  # seconds
@@ -70,7 +70,7 @@ class MasterLog:
 
     def restore(self) -> None:
         """Records go their own way again."""
-        for logger in all_loggers():
+        for logger in all_loggers() if os.getpid() == self._master else loggers_with_handlers():
             for handler in logger.handlers[:]:
                 if isinstance(handler, _Queueing):
                     logger.removeHandler(handler)

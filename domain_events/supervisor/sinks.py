@@ -36,6 +36,20 @@ def all_loggers() -> Iterator[logging.Logger]:
             yield logger
 
 
+_with_handlers: list[logging.Logger] = []
+
+
+def note_handlers() -> None:
+    """Just before a fork, for `loggers_with_handlers` after it."""
+    _with_handlers[:] = [logger for logger in all_loggers() if logger.handlers or logger.name == ROOT]
+
+
+def loggers_with_handlers() -> Iterator[logging.Logger]:
+    """In a child: the root, and those that had handlers when it was forked. To look at each logger there would copy
+    the page on which it lies, and most have none."""
+    return iter(_with_handlers)
+
+
 def find_sinks() -> Sinks:
     """All that there are now, in the order of each logger."""
     return {logger.name: sinks for logger in all_loggers() if (sinks := sinks_of(logger))}

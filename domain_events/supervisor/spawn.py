@@ -118,10 +118,13 @@ def tell_when_orphaned(parent: int) -> bool:
     return os.getppid() == parent
 
 
+# Looked up here: ctypes makes a class for each CDLL, and each child would have its own.
+_libc_prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+
+
 def _prctl(option: int, argument: int) -> None:
-    prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
-    if prctl is not None:
-        prctl(option, argument, 0, 0, 0)
+    if _libc_prctl is not None:
+        _libc_prctl(option, argument, 0, 0, 0)
 
 
 def _live(main: Callable[[Mask], int], abandon: Callable[[], None], mask: Mask) -> NoReturn:

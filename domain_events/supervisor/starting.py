@@ -11,7 +11,7 @@ from contextlib import closing, nullcontext
 from functools import partial
 
 from domain_events.errors import ConfigurationError
-from domain_events.handling import consume
+from domain_events.handling import consume, prepare
 from domain_events.registration import Registration
 from domain_events.supervisor import master
 from domain_events.supervisor.brokers import check_brokers, use_broker
@@ -95,4 +95,5 @@ def _load_anew(load: Callable[[], Sequence[Registration]], options: Options) -> 
 def _chosen(load: Callable[[], Sequence[Registration]], options: Options) -> tuple[Registration, ...]:
     chosen = select(load(), options)
     check_brokers(chosen)
+    prepare(chosen)
     return chosen

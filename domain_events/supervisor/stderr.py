@@ -12,6 +12,8 @@ import tempfile
 import time
 from typing import TextIO
 
+from domain_events.supervisor.sinks import loggers_with_handlers
+
 _STDERR = 2
 _PATIENCE = 0.5  # seconds that a line may wait for a stderr that nobody empties
 
@@ -114,8 +116,8 @@ def renew_stdio() -> None:
 
 def _redirect_handlers(new: io.TextIOWrapper) -> None:
     """Handlers that have no sink in the master stay with the child and write by themselves."""
-    for logger in list(logging.getLogger().manager.loggerDict.values()):
-        for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
+    for logger in loggers_with_handlers():
+        for handler in logger.handlers:
             if isinstance(handler, logging.StreamHandler) and _descriptor(handler.stream) == new.fileno():
                 handler.stream = new  # not setStream(): it would flush the old one
 

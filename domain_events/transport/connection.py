@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import pika
 from pika.connection import Connection as AnyConnection
-from pika.credentials import ExternalCredentials
 
 from domain_events.errors import ConnectionFailed, SendError
 from domain_events.settings import Broker
 from domain_events.transport.io_services import IOServices
 from domain_events.transport.io_thread import IOThread
+from domain_events.transport.parameters import connection_parameters
 from domain_events.transport.problems import connection_problem
-from domain_events.transport.reaching import Reaching, cut, first_answer, hang_up, socket_of
-from domain_events.transport.tls import tls_options
+from domain_events.transport.reaching import Reaching, cut, hang_up, socket_of
 from domain_events.transport.tolerance import TolerantConnection
-from domain_events.version import __version__
 
 # Every error of pika is translated and reported by us, once and with the remedy.
 if logging.getLogger("pika").level == logging.NOTSET:
@@ -31,10 +27,6 @@ if logging.getLogger("pika").level == logging.NOTSET:
 
 CLOSE_TIMEOUT = 3.0
 """Seconds to wait for the broker's goodbye."""
-
-HEARTBEAT = 20
-"""Seconds, unless the URL says `heartbeat=`. RabbitMQ proposes 60: a consumer whose node falls silent would lose 65 s,
-with 20 it loses 25. Less would take a handler that keeps the interpreter to itself for a client that is dead."""
 
 LOOKS = 5
 """How often it is looked, while nothing comes, before a connection is given up."""
@@ -175,30 +167,3 @@ def longest_silence(heartbeat: int) -> float:
     """Seconds without a byte after which the broker is gone: it sends one each half `heartbeat`, and the line may be
     late."""
     return min(heartbeat + 5.0, heartbeat * 2.0)
-
-
-def connection_parameters(broker: Broker, name: str) -> pika.ConnectionParameters:
-    """What pika needs to know. Raises ConfigurationError when the TLS files cannot be read."""
-    return pika.ConnectionParameters(
-        host=broker.host,
-        port=broker.port,
-        virtual_host=broker.virtual_host,
-        credentials=_credentials(broker),
-        heartbeat=HEARTBEAT if broker.heartbeat is None else broker.heartbeat,
-        connection_attempts=1,
-        socket_timeout=first_answer(broker.connection_timeout),
-        stack_timeout=broker.connection_timeout,
-        ssl_options=tls_options(broker),
-        client_properties={
-            "connection_name": f"{name} {socket.gethostname()}",
-            "product": "domain-events",
-            "version": __version__,
-        },
-        tcp_options={"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3},
-    )
-
-
-def _credentials(broker: Broker) -> pika.PlainCredentials | ExternalCredentials:
-    if broker.mechanism == "external":
-        return ExternalCredentials()
-    return pika.PlainCredentials(broker.user, broker.password)

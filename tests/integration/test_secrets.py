@@ -25,7 +25,7 @@ from domain_events import (
 )
 from domain_events.settings import Broker as Node
 from domain_events.settings import parse_broker, parse_brokers
-from domain_events.transport.connection import connection_parameters
+from domain_events.transport.parameters import connection_parameters
 from tests.brokers import Queues
 from tests.consuming import Seen, consuming
 from tests.relay import relay

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from domain_events.supervisor.logs import held_across_fork
 from domain_events.supervisor.master_log import MasterLog
 from tests.waiting import wait_until
 
@@ -83,7 +84,8 @@ def test_a_sink_that_stays_stuck_holds_up_neither_the_end_nor_what_is_logged_aft
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_logs_by_its_own_ways(sink: Sink) -> None:
     with MasterLog() as master_log:
-        pid = os.fork()
+        with held_across_fork():
+            pid = os.fork()
         if not pid:
             master_log.close()
             log.info("from the child")

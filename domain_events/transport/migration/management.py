@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from domain_events.errors import ConfigurationError, DomainEventError
 from domain_events.settings import Broker
-from domain_events.transport.connection import connection_parameters
+from domain_events.transport.parameters import connection_parameters
 
 TIMEOUT = 10.0
 """Seconds for one answer."""
