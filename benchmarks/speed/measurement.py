@@ -31,44 +31,44 @@ STILL_UNDER_WAY = 0.3
 
 def consume(rig: Rig, peer: Peer, count: int, **more: Any) -> Values:
     """Events/s and CPU per event of a consumer that finds `count` events in its queue."""
-    with _task(rig, peer, count, **more) as task:
+    with prepared(rig, peer, count, **more) as task:
         if peer.fills:
-            _run(peer, "fill", task)
+            run_verb(peer, "fill", task)
             broker.wait_for(rig.url, task.queue, task.warmup + task.count)
         else:
             broker.fill(rig.url, task.queue, task.warmup + task.count)
-        with running(peer.consuming, _environment(peer, task)) as program:
-            program.wait(lambda: _report(task) is not None, "all events were handled", LONGEST)
+        with running(peer.consuming, environment_of(peer, task)) as program:
+            program.wait(lambda: report_of(task) is not None, "all events were handled", LONGEST)
             time.sleep(STILL_UNDER_WAY)
         # What it had not acknowledged is back now that it has ended.
         broker.wait_for(rig.url, task.queue, 0, within=broker.SETTLED_WITHIN)
-        return _values(task)
+        return values_of(task)
 
 
 def latency(rig: Rig, peer: Peer, publisher: Peer, count: int, rate: float) -> Values:
     """From sending to the handler, when there is little to do; client CPU per event of the consumer."""
-    with _task(rig, peer, count, has_times=True, rate=rate) as task:
-        with running(peer.consuming, _environment(peer, task)) as program:
+    with prepared(rig, peer, count, has_times=True, rate=rate) as task:
+        with running(peer.consuming, environment_of(peer, task)) as program:
             program.wait(lambda: consumers(rig.url, task.queue) > 0, "it consumes", LONGEST)
-            _run(publisher, "pace", task)
-            program.wait(lambda: _report(task) is not None, "all events were handled", LONGEST)
+            run_verb(publisher, "pace", task)
+            program.wait(lambda: report_of(task) is not None, "all events were handled", LONGEST)
             time.sleep(STILL_UNDER_WAY)
         broker.wait_for(rig.url, task.queue, 0, within=broker.SETTLED_WITHIN)
-        values = _values(task)
+        values = values_of(task)
         del values["events_per_second"]  # as many as were sent
         return values
 
 
 def publish(rig: Rig, peer: Peer, verb: str, count: int, *, warmup: int = 100, threads: int = 1) -> Values:
     """What sending costs, and how long it takes. All events must be in the queue then."""
-    with _task(rig, peer, count, warmup=warmup, threads=threads) as task:
-        _run(peer, verb, task)
+    with prepared(rig, peer, count, warmup=warmup, threads=threads) as task:
+        run_verb(peer, verb, task)
         broker.wait_for(rig.url, task.queue, task.warmup + count, within=broker.SETTLED_WITHIN)
-        return _values(task)
+        return values_of(task)
 
 
 @contextmanager
-def _task(rig: Rig, peer: Peer, count: int, *, warmup: int | None = None, **more: Any) -> Iterator[Task]:
+def prepared(rig: Rig, peer: Peer, count: int, *, warmup: int | None = None, **more: Any) -> Iterator[Task]:
     """A queue of its own, deleted when all is done. The file of the report is in a folder that goes too."""
     with tempfile.TemporaryDirectory() as folder:
         task = Task(
@@ -82,7 +82,7 @@ def _task(rig: Rig, peer: Peer, count: int, *, warmup: int | None = None, **more
         )
         try:
             if peer.declares:
-                _run(peer, "declare", task)
+                run_verb(peer, "declare", task)
             else:
                 broker.declare(rig.url, task.queue, task.queue_type)
             yield task
@@ -90,12 +90,12 @@ def _task(rig: Rig, peer: Peer, count: int, *, warmup: int | None = None, **more
             broker.delete(rig.url, *(task.queue + ending for ending in ENDINGS))
 
 
-def _run(peer: Peer, verb: str, task: Task) -> None:
+def run_verb(peer: Peer, verb: str, task: Task) -> None:
     """Its program, to the end. Raises Failed."""
     done = subprocess.run(
         [sys.executable, "-m", f"{PACKAGE}.{peer.module}", verb],
         cwd=ROOT,
-        env={**os.environ, **_environment(peer, task)},
+        env={**os.environ, **environment_of(peer, task)},
         capture_output=True,
         timeout=LONGEST,
         check=False,
@@ -104,11 +104,11 @@ def _run(peer: Peer, verb: str, task: Task) -> None:
         raise Failed(f"{peer.name}, {verb}, ended with {done.returncode}: {last_words(done)}")
 
 
-def _environment(peer: Peer, task: Task) -> dict[str, str]:
+def environment_of(peer: Peer, task: Task) -> dict[str, str]:
     return {**task.environment(), **dict(peer.options)}
 
 
-def _report(task: Task) -> dict[str, Any] | None:
+def report_of(task: Task) -> dict[str, Any] | None:
     """None as long as it is not complete."""
     try:
         text = Path(task.report).read_text()
@@ -117,13 +117,15 @@ def _report(task: Task) -> dict[str, Any] | None:
     return json.loads(text) if text.endswith("\n") else None
 
 
-def _values(task: Task) -> Values:
-    report = _report(task)
+def values_of(task: Task) -> Values:
+    report = report_of(task)
     if report is None:
         raise Failed("there is no report")
     events = report["events"]
     # In the order of the columns: what matters most first.
     values = {f"p{share}_ms": report[f"p{share}_us"] / 1e3 for share in (50, 90, 99) if f"p{share}_us" in report}
+    if "work_seconds" in report:
+        values["of_bound_percent"] = events * report["work_seconds"] / report["seconds"] * 100
     values["events_per_second"] = events / report["seconds"]
     values["client_cpu_us"] = report["cpu_seconds"] / events * 1e6
     if task.broker_pid:
