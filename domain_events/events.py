@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self, TypeVar
@@ -115,23 +116,7 @@ class DomainEvent:
         body's hash, so that a redelivery has the same, and the timestamp is now. A wildcard or an empty word
         in the routing key is accepted: RabbitMQ lets others send those.
         """
-        content = read_object(body)
-        uuid_string = content.pop("uuid_string", None)
-        timestamp = content.pop("timestamp", None)
-        routing_key = read_routing_key("routing_key", content.pop("routing_key", None))
-        data = content.pop("data", _MISSING)
-        if data is _MISSING:
-            raise MalformedEvent("the body has no data")
-        return _make(
-            cls,
-            routing_key,
-            data,
-            read_object_id("domain_object_id", content.pop("domain_object_id", None)),
-            (default_id or id_from_hash(body)) if uuid_string is None else read_id("uuid_string", uuid_string),
-            _now_or(default_timestamp) if timestamp is None else read_timestamp(timestamp),
-            retries,
-            content,
-        )
+        return read_body(cls, body, lambda: (default_id, default_timestamp), retries)
 
     @classmethod
     def from_cloudevent(cls, body: bytes | str, *, default_timestamp: float | None = None, retries: int = 0) -> Self:
@@ -168,6 +153,30 @@ class DomainEvent:
 _set = object.__setattr__  # past the frozen class's own
 _MISSING: Any = object()
 _Event = TypeVar("_Event", bound=DomainEvent)
+
+
+def read_body(
+    cls: type[_Event], body: bytes | str, defaults: Callable[[], tuple[str | None, float | None]], retries: int
+) -> _Event:
+    """As `DomainEvent.from_json`. `defaults` is asked, for id and timestamp, when the body lacks one of them."""
+    content = read_object(body)
+    uuid_string = content.pop("uuid_string", None)
+    timestamp = content.pop("timestamp", None)
+    routing_key = read_routing_key("routing_key", content.pop("routing_key", None))
+    data = content.pop("data", _MISSING)
+    if data is _MISSING:
+        raise MalformedEvent("the body has no data")
+    default_id, default_timestamp = (None, None) if uuid_string is not None and timestamp is not None else defaults()
+    return _make(
+        cls,
+        routing_key,
+        data,
+        read_object_id("domain_object_id", content.pop("domain_object_id", None)),
+        (default_id or id_from_hash(body)) if uuid_string is None else read_id("uuid_string", uuid_string),
+        _now_or(default_timestamp) if timestamp is None else read_timestamp(timestamp),
+        retries,
+        content,
+    )
 
 
 def _make(

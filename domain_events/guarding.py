@@ -13,6 +13,8 @@ from domain_events.oversight import Oversight
 
 logger = logging.getLogger(__name__)
 
+_FAILED = "an observer failed"
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -21,32 +23,45 @@ class GuardedObserver:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
 
+    # The observer may be the user's. One `try` each: two of these are called for every event.
+
     def consuming(self) -> None:
-        self._tell(lambda: self._observer.consuming())
+        try:
+            self._observer.consuming()
+        except Exception:
+            logger.exception(_FAILED)
 
     def disconnected(self, reason: str) -> None:
-        self._tell(lambda: self._observer.disconnected(reason))
+        try:
+            self._observer.disconnected(reason)
+        except Exception:
+            logger.exception(_FAILED)
 
     def started(self, receiver: str, event: DomainEvent) -> None:
-        self._tell(lambda: self._observer.started(receiver, event))
+        try:
+            self._observer.started(receiver, event)
+        except Exception:
+            logger.exception(_FAILED)
 
     def handled(self, receiver: str, event: DomainEvent, seconds: float) -> None:
-        self._tell(lambda: self._observer.handled(receiver, event, seconds))
+        try:
+            self._observer.handled(receiver, event, seconds)
+        except Exception:
+            logger.exception(_FAILED)
 
     def retried(self, receiver: str, event: DomainEvent, seconds: float, delay: float) -> None:
-        self._tell(lambda: self._observer.retried(receiver, event, seconds, delay))
+        try:
+            self._observer.retried(receiver, event, seconds, delay)
+        except Exception:
+            logger.exception(_FAILED)
 
     def dead_lettered(
         self, receiver: str, event: DomainEvent | None, seconds: float, reason: str, *, dropped: bool
     ) -> None:
-        self._tell(lambda: self._observer.dead_lettered(receiver, event, seconds, reason, dropped=dropped))
-
-    def _tell(self, call: Callable[[], None]) -> None:
         try:
-            call()
+            self._observer.dead_lettered(receiver, event, seconds, reason, dropped=dropped)
         except Exception:
-            # The observer may be the user's.
-            logger.exception("an observer failed")
+            logger.exception(_FAILED)
 
 
 def guarded(oversight: Oversight) -> Oversight:

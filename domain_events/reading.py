@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Never
 from uuid import UUID
@@ -41,7 +41,7 @@ def _read_object(body: bytes | str) -> dict[str, Any]:
     if nests_too_deeply(raw):
         raise MalformedEvent(f"the body is nested too deeply, more than {DEEPEST} levels")
     try:
-        content = (_decode if _has_digit_limit() else _decode_counting)(text.removeprefix("\ufeff"))
+        content = (_decode if _has_digit_limit() else _decode_counting)(text)
     except json.JSONDecodeError as error:
         raise MalformedEvent(f"the body is not JSON: {error.msg} (at character {error.pos})") from None
     except RecursionError:  # the stack is nearly used up already
@@ -66,7 +66,7 @@ def _refuse_constant(name: str) -> Never:
 def _finite(text: str) -> float:
     # 1e999 is legal JSON and would become an infinity that could never be sent on.
     value = float(text)
-    if math.isinf(value):
+    if value - value:  # not a number, for infinities
         raise _NotFinite("the body holds a number that is too large")
     return value
 
@@ -77,9 +77,26 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
-# Three times as slow with integers.
-_decode_counting = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer).decode
+def _decoder(**options: Any) -> Callable[[str], Any]:
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, **options)
+    scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once  # type: ignore[attr-defined]
+
+    def decode(text: str) -> Any:
+        # `decoder.decode` looks for white space before and after, which nearly nobody writes, with regular expressions.
+        try:
+            content, end = scan(text, 0)
+        except StopIteration:  # it is no JSON, or does not begin at once: the other way says more
+            end = -1
+        if end == len(text):
+            return content
+        return decoder.decode(text.removeprefix("\ufeff"))
+
+    return decode
+
+
+_decode = _decoder()
+_decode_counting = _decoder(parse_int=_integer)
+"""Three times as slow with integers."""
 
 
 def _has_digit_limit() -> bool:
@@ -95,7 +112,7 @@ def read_routing_key(name: str, value: object) -> str:
         raise MalformedEvent(f"{name} is empty")
     if not value.isprintable():  # lone surrogates neither
         raise MalformedEvent(f"{name} holds a control character")
-    if len(value.encode()) > LONGEST_KEY:
+    if len(value) > LONGEST_KEY or (not value.isascii() and len(value.encode()) > LONGEST_KEY):
         raise MalformedEvent(f"{name} is longer than {LONGEST_KEY} bytes")
     return value
 
@@ -109,6 +126,8 @@ def read_object_id(name: str, value: object) -> str | None:
 
 
 def read_id(name: str, value: object) -> str:
+    if type(value) is str and value.isascii() and 0 < len(value) <= LONGEST_ID:
+        return value
     if not isinstance(value, str):
         raise MalformedEvent(f"{name} is {_kind(value)}, not a string")
     problem = problem_of_id(value)
@@ -137,6 +156,8 @@ def id_from_hash(body: bytes | str) -> str:
 
 
 def read_timestamp(value: object) -> float:
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise MalformedEvent(f"timestamp is {_kind(value)}, not a number")
     try:

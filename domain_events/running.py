@@ -23,7 +23,7 @@ from domain_events.registration import Registration
 from domain_events.settling import settlement_of
 from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings, around_call, around_coroutine
-from domain_events.transport.settlement import GiveBack, Settlement
+from domain_events.transport.settlement import ACK, GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
 from domain_events.transport.wire import Failure, Progress, known_id, read_event, read_progress
 
@@ -44,13 +44,12 @@ class Settles(Protocol):
     def fail(self, error: BaseException) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every event
 class _Case:
     """An event to be dealt with."""
 
     id: str
     event: DomainEvent | None  # None: it is condemned, and was not even read
-    progress: Progress
     suspicion: Suspicion | None
 
     @property
@@ -188,36 +187,37 @@ class Runner:
 
         self._report(delivery.registration, case.event, 0.0, outcome)
         delivery.when_settled(told)
-        self._consumer.settle(delivery, settlement_of(delivery, case.progress, outcome, case.event, failure=failure))
+        self._consumer.settle(
+            delivery, settlement_of(delivery, _progress(delivery), outcome, case.event, failure=failure)
+        )
 
     def _read(self, delivery: Delivery) -> _Case | Settlement:
         """The event and what is known of it; or what becomes of a delivery that is none."""
         if self._stop.requested:
             # The I/O thread takes back what waits in the lanes; this one may just have left it.
             return GiveBack()
-        progress = read_progress(delivery.routing_key, delivery.properties.headers)
         if len(delivery.body) < LARGE:
-            return self._read_body(delivery, progress)
+            return self._read_body(delivery)
         # Whoever dies of reading it has it in hand, and who is condemned for that is not read again.
         event_id = known_id(delivery.properties, delivery.body)
         suspicion = self._suspicion(event_id)
         if suspicion is not None and suspicion.condemned:
-            return _Case(event_id, None, progress, suspicion)
+            return _Case(event_id, None, suspicion)
         has_read = self._reading(event_id)
         try:
-            return self._read_body(delivery, progress)
+            return self._read_body(delivery)
         finally:
             if has_read is not None:
                 has_read()
 
-    def _read_body(self, delivery: Delivery, progress: Progress) -> _Case | Settlement:
+    def _read_body(self, delivery: Delivery) -> _Case | Settlement:
         try:
-            event = read_event(delivery.properties, delivery.body, progress.retries)
+            event = read_event(delivery)
         except MalformedEvent as malformed:
             outcome = SetAside(reason=f"malformed: {malformed}")
             self._report(delivery.registration, None, 0.0, outcome)
-            return settlement_of(delivery, progress, outcome, None)
-        return _Case(event.uuid_string, event, progress, self._suspicion(event.uuid_string))
+            return settlement_of(delivery, _progress(delivery), outcome, None)
+        return _Case(event.uuid_string, event, self._suspicion(event.uuid_string))
 
     def _suspicion(self, event_id: str) -> Suspicion | None:
         return self._judge(event_id) if self._judge is not None else None
@@ -240,11 +240,15 @@ class Runner:
     def _ended(self, delivery: Delivery, case: _Case, failed: Failed | None, seconds: float) -> Settlement:
         registration, event = delivery.registration, case.event
         assert event is not None
-        error, reason = (None, None) if failed is None else (failed.error, failed.reason)
+        if failed is None:
+            self._observer.handled(registration.name, event, seconds)
+            return ACK
         spread = random.random()  # noqa: S311 - no secret
-        outcome = decide(error, retries=event.retries, policy=registration.policy, spread=spread, reason=reason)
+        outcome = decide(
+            failed.error, retries=event.retries, policy=registration.policy, spread=spread, reason=failed.reason
+        )
         self._report(registration, event, seconds, outcome)
-        return settlement_of(delivery, case.progress, outcome, event, error)
+        return settlement_of(delivery, _progress(delivery), outcome, event, failed.error)
 
     def _report(self, registration: Registration, event: DomainEvent | None, seconds: float, outcome: Outcome) -> None:
         observer = self._observer
@@ -255,6 +259,10 @@ class Runner:
                 observer.retried(registration.name, event, seconds, delay)
             case Handled() if event is not None:
                 observer.handled(registration.name, event, seconds)
+
+
+def _progress(delivery: Delivery) -> Progress:
+    return read_progress(delivery.routing_key, delivery.properties.headers)
 
 
 def _wait(gate: Gate, alone: bool) -> None:

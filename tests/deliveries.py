@@ -44,6 +44,12 @@ def delivery(registration: Registration, data: Any = None, *, body: bytes | None
     )
 
 
+def received(properties: pika.BasicProperties | bytes, body: Any, routing_key: str = "user.made") -> Delivery:
+    """A delivery to nobody: only to be read."""
+    nobody: Any = None
+    return Delivery(nobody, CHANNEL, 1, routing_key, False, properties, body)
+
+
 class Desk:
     """Stands for the consumer: keeps what is in hand, and each delivery with its settlement."""
 

@@ -6,16 +6,14 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from pika.connection import Connection as AnyConnection
-
 from domain_events.errors import ConnectionFailed, SendError
 from domain_events.settings import Broker
+from domain_events.transport.direct import DirectConnection
 from domain_events.transport.io_services import IOServices
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.parameters import connection_parameters
 from domain_events.transport.problems import connection_problem
 from domain_events.transport.reaching import Reaching, cut, hang_up, socket_of
-from domain_events.transport.tolerance import TolerantConnection
 
 # Every error of pika is translated and reported by us, once and with the remedy.
 if logging.getLogger("pika").level == logging.NOTSET:
@@ -45,7 +43,7 @@ class Connection:
         brokers: Sequence[Broker],
         *,
         name: str,
-        opened: Callable[[AnyConnection], None],
+        opened: Callable[[DirectConnection], None],
         lost: Callable[[SendError], None],
         unblocked: Callable[[], None] = lambda: None,
     ) -> None:
@@ -55,7 +53,7 @@ class Connection:
         self._lost = lost
         self._unblocked = unblocked
         self._reaching = Reaching(io, brokers, dial=self._dial, reached=self._on_reached, failed=lost)
-        self._connection: AnyConnection | None = None
+        self._connection: DirectConnection | None = None
         self._closed: Callable[[], None] | None = None
         self._silence: ConnectionFailed | None = None
         self.blocked: str | None = None
@@ -103,8 +101,8 @@ class Connection:
             self._connection = None
             closed()
 
-    def _dial(self, broker: Broker) -> AnyConnection:
-        return TolerantConnection(
+    def _dial(self, broker: Broker) -> DirectConnection:
+        return DirectConnection(
             connection_parameters(broker, self._name),
             on_open_callback=self._reaching.opened,
             on_open_error_callback=self._on_open_error,
@@ -112,11 +110,11 @@ class Connection:
             custom_ioloop=IOServices(self._io.loop),  # type: ignore[arg-type]  # of pika itself
         )
 
-    def _on_open_error(self, connection: AnyConnection, error: BaseException | str) -> None:
+    def _on_open_error(self, connection: DirectConnection, error: BaseException | str) -> None:
         problem = error if isinstance(error, BaseException) else ConnectionFailed(error)
         self._reaching.not_opened(connection, problem)
 
-    def _on_reached(self, connection: AnyConnection, broker: Broker) -> None:
+    def _on_reached(self, connection: DirectConnection, broker: Broker) -> None:
         self._connection = connection
         self._silence = None
         self.blocked = None
@@ -127,7 +125,7 @@ class Connection:
             self._watch(connection, broker, longest_silence(heartbeat), -1, 0)
         self._opened(connection)
 
-    def _on_close(self, broker: Broker, connection: AnyConnection, error: BaseException) -> None:
+    def _on_close(self, broker: Broker, connection: DirectConnection, error: BaseException) -> None:
         if connection is not self._connection:
             return
         self._connection = None
@@ -139,7 +137,7 @@ class Connection:
             problem.__cause__ = error
             self._lost(problem)
 
-    def _watch(self, connection: AnyConnection, broker: Broker, longest: float, heard: int, silent: int) -> None:
+    def _watch(self, connection: DirectConnection, broker: Broker, longest: float, heard: int, silent: int) -> None:
         """Pika looks only when a heartbeat and 5 s are over, so it takes up to twice that to see a line that is dead.
 
         Looks are counted, not seconds: what came while this process was stopped is read before the next look.
@@ -154,11 +152,11 @@ class Connection:
             return
         self._io.later(longest / LOOKS, partial(self._watch, connection, broker, longest, received, silent))
 
-    def _on_blocked(self, _connection: AnyConnection, frame: object) -> None:
+    def _on_blocked(self, _connection: DirectConnection, frame: object) -> None:
         reason = getattr(getattr(frame, "method", None), "reason", "") or "no reason given"
         self.blocked = f"the broker takes no events at the moment: {reason}"
 
-    def _on_unblocked(self, _connection: AnyConnection, _frame: object) -> None:
+    def _on_unblocked(self, _connection: DirectConnection, _frame: object) -> None:
         self.blocked = None
         self._unblocked()
 

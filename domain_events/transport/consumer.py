@@ -17,7 +17,6 @@ from typing import Protocol
 
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
-from pika.connection import Connection as AnyConnection
 
 from domain_events.errors import BrokerError, BrokerRefused, SendError, TopologyMismatch
 from domain_events.oversight import Oversight
@@ -26,6 +25,7 @@ from domain_events.settings import Broker
 from domain_events.stopping import Stop
 from domain_events.transport.connection import Connection
 from domain_events.transport.copying import Copying
+from domain_events.transport.direct import DirectConnection
 from domain_events.transport.handover import HandOver, Lane
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.long_handlers import LongHandlers
@@ -195,7 +195,7 @@ class Consumer:
 
     # Connecting and subscribing
 
-    def _on_opened(self, connection: AnyConnection) -> None:
+    def _on_opened(self, connection: DirectConnection) -> None:
         self._amqp = connection
         self._opened_at = time.monotonic()
         self._renewing.start(connection)

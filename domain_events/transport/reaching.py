@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pika.connection import Connection as AnyConnection
-
 from domain_events.errors import BrokerRefused, ConfigurationError, ConnectionFailed, SendError
 from domain_events.settings import Broker
+from domain_events.transport.direct import DirectConnection
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.problems import connection_problem
 
@@ -23,7 +22,7 @@ HEAD_START = 3.0
 less than a second around the world; a node that is paused, or behind a cut line, takes TCP connections and says
 nothing, and would hold up the others for its whole `connection_timeout`."""
 
-Dial: TypeAlias = Callable[[Broker], AnyConnection]
+Dial: TypeAlias = Callable[[Broker], DirectConnection]
 """Begins a login; raises ConfigurationError when it cannot even begin."""
 
 _OF_PIKAS_CLOCK = re.compile("Timeout while|attempt timed out")
@@ -48,7 +47,7 @@ class Reaching:
         brokers: Sequence[Broker],
         *,
         dial: Dial,
-        reached: Callable[[AnyConnection, Broker], None],
+        reached: Callable[[DirectConnection, Broker], None],
         failed: Callable[[SendError], None],
     ) -> None:
         self._io = io
@@ -57,8 +56,8 @@ class Reaching:
         self._reached = reached
         self._failed = failed
         self._left: list[Broker] = []
-        self._logins: dict[AnyConnection, _Login] = {}
-        self._given_up: set[AnyConnection] = set()  # until pika has told their end
+        self._logins: dict[DirectConnection, _Login] = {}
+        self._given_up: set[DirectConnection] = set()  # until pika has told their end
         self._problems: list[SendError] = []
         self._next: object | None = None
         self._ended: Callable[[], None] | None = None
@@ -84,7 +83,7 @@ class Reaching:
         found = map(socket_of, [*self._logins, *self._given_up])
         return [each for each in found if each is not None]
 
-    def opened(self, connection: AnyConnection) -> None:
+    def opened(self, connection: DirectConnection) -> None:
         login = self._logins.pop(connection, None)
         if login is None:  # another one was quicker
             self._given_up.discard(connection)
@@ -94,7 +93,7 @@ class Reaching:
         self._give_up_all()
         self._reached(connection, login.broker)
 
-    def not_opened(self, connection: AnyConnection, error: BaseException) -> None:
+    def not_opened(self, connection: DirectConnection, error: BaseException) -> None:
         login = self._logins.pop(connection, None)
         if login is None:
             self._given_up.discard(connection)
@@ -165,7 +164,7 @@ def first_answer(login: float) -> float:
     return min(login, max(HEAD_START, login / 3))
 
 
-def hang_up(connection: AnyConnection) -> None:
+def hang_up(connection: DirectConnection) -> None:
     """Ends a connection in any state. pika trips over its own close() in the middle of a login, and over abort()."""
     if connection.is_closing or connection.is_closed:
         return
@@ -175,7 +174,7 @@ def hang_up(connection: AnyConnection) -> None:
         cut(connection)
 
 
-def cut(connection: AnyConnection | None) -> None:
+def cut(connection: DirectConnection | None) -> None:
     """As the network would cut it: pika hears of it, and tells its callbacks."""
     sock = socket_of(connection)
     if sock is not None:
@@ -184,7 +183,7 @@ def cut(connection: AnyConnection | None) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def socket_of(connection: AnyConnection | None) -> socket.socket | None:
+def socket_of(connection: DirectConnection | None) -> socket.socket | None:
     """None while there is no TCP connection (yet, or any more)."""
     sock = getattr(getattr(connection, "_transport", None), "_sock", None)
     return sock if isinstance(sock, socket.socket) else None

@@ -29,3 +29,6 @@ class Copy:
 
 
 Settlement: TypeAlias = Ack | GiveBack | Copy
+
+ACK = Ack()
+"""There is only one kind, and one is needed for every event."""

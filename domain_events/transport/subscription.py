@@ -8,13 +8,15 @@ from typing import Any
 
 from pika import BasicProperties
 from pika.channel import Channel
-from pika.connection import Connection as AnyConnection
 
 from domain_events.registration import LARGEST_PREFETCH, Registration
 from domain_events.transport.declaring import declare_receiver, open_channel
+from domain_events.transport.deliveries import Deliveries
+from domain_events.transport.direct import DirectConnection
 from domain_events.transport.handover import Lane
 from domain_events.transport.publication import Publication
 from domain_events.transport.script import Clock, NoAnswer, Script, Steps
+from domain_events.transport.tolerance import decode_properties, is_plain_json
 from domain_events.transport.unsettled import Unsettled
 
 LONGEST_SILENCE = 15.0
@@ -29,7 +31,7 @@ SMALLEST_FRAME = 4096
 HEADER_FRAME = 20
 """Bytes of a header frame that are no properties (AMQP 0-9-1, sections 2.3.5 and 2.3.5.2)."""
 
-DEFAULT_PREFETCH = 16
+DEFAULT_PREFETCH = 64
 """Few enough to be shared fairly between processes, enough to keep one busy: see docs/decisions/0005."""
 
 
@@ -41,7 +43,7 @@ def default_prefetch(concurrency: int) -> int:
 class Delivery:
     """An event handed to us. Its tag is worth something on its `channel` only."""
 
-    __slots__ = ("begun", "body", "channel", "properties", "redelivered", "routing_key", "subscription", "tag")
+    __slots__ = ("_properties", "begun", "body", "channel", "redelivered", "routing_key", "subscription", "tag")
 
     def __init__(
         self,
@@ -50,15 +52,16 @@ class Delivery:
         tag: int,
         routing_key: str,
         redelivered: bool,
-        properties: BasicProperties,
+        properties: BasicProperties | bytes,
         body: bytes,
     ) -> None:
+        """`properties`: as bytes they are decoded when somebody asks for them, which few do."""
         self.subscription = subscription
         self.channel = channel
         self.tag = tag
         self.routing_key = routing_key
         self.redelivered = redelivered
-        self.properties = properties
+        self._properties = properties
         self.body = body
         self.begun = 0.0
         """When it was taken in hand (time.monotonic()); 0.0: not yet."""
@@ -66,6 +69,19 @@ class Delivery:
     @property
     def registration(self) -> Registration:
         return self.subscription.registration
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is known, without decoding the properties, that this is JSON and has no headers."""
+        properties = self._properties
+        return type(properties) is bytes and is_plain_json(properties)
+
+    @property
+    def properties(self) -> BasicProperties:
+        properties = self._properties
+        if isinstance(properties, bytes):
+            properties = self._properties = decode_properties(properties)
+        return properties
 
     @property
     def is_stale(self) -> bool:
@@ -123,10 +139,11 @@ class Subscription:
         self._script: Script[str] | None = None
         self._opened: Channel | None = None  # the newest
         self._consumer_tag: str | None = None
+        self._deliveries: Deliveries | None = None  # of the connection
 
     def start(
         self,
-        connection: AnyConnection,
+        connection: DirectConnection,
         *,
         consuming: Callable[[], None],
         failed: Callable[[Exception], None],
@@ -169,7 +186,7 @@ class Subscription:
 
     def _steps(
         self,
-        connection: AnyConnection,
+        connection: DirectConnection,
         closed: Callable[[Channel, Exception], None],
         cancelled: Callable[[], None],
     ) -> Steps[str]:
@@ -180,7 +197,11 @@ class Subscription:
         channel.add_on_cancel_callback(lambda _frame: cancelled())
         self.channel = channel
         frame: Any = yield lambda done: channel.basic_consume(self.registration.name, self._on_message, callback=done)
-        return str(frame.method.consumer_tag)
+        tag = str(frame.method.consumer_tag)
+        self._leave_to_pika()
+        self._deliveries = connection.deliveries
+        self._deliveries.expect(channel.channel_number, tag, partial(self._on_cut, channel))
+        return tag
 
     def _on_channel(self, channel: Channel) -> None:
         self.is_served = True
@@ -201,6 +222,20 @@ class Subscription:
         self.unsettled.add(tag)
         self._deliver(Delivery(self, channel, tag, routing_key, method.redelivered, properties, body))
 
+    def _on_cut(
+        self, channel: Channel, tag: int, routing_key: bytes, redelivered: bool, properties: bytes, body: bytes
+    ) -> None:
+        """As `_on_message`, for what did not go through pika."""
+        if channel is not self.channel:
+            return
+        self.unsettled.add(tag)
+        key = routing_key.decode("utf-8", "backslashreplace")
+        self._deliver(Delivery(self, channel, tag, key, redelivered, properties, body))
+
+    def _leave_to_pika(self) -> None:
+        if self._deliveries is not None and self.channel is not None:
+            self._deliveries.leave(self.channel.channel_number)
+
     def stop(self) -> None:
         """Take no more deliveries; what is in hand can still be settled."""
         if self._script is not None and self._script.running:
@@ -209,6 +244,7 @@ class Subscription:
             self._close_channel()
         if self._consumer_tag is not None and self.channel is not None and self.channel.is_open:
             # pika itself gives back what is on its way to us still.
+            self._leave_to_pika()
             self.channel.basic_cancel(self._consumer_tag)
         self._consumer_tag = None
         self.consuming = False
@@ -249,6 +285,7 @@ class Subscription:
         self.copies.clear()
         self.postponed.clear()  # the timers will find a stale delivery
         self.unsettled = Unsettled()
+        self._leave_to_pika()
         self.channel = None
         for waiting in (self.watched, self._answering):
             while waiting:

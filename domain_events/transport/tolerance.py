@@ -7,15 +7,12 @@ delivered to, again and again.
 
 from __future__ import annotations
 
-import logging
 import struct
 from typing import Any
 
 import pika
 from pika import BasicProperties, exceptions, frame, spec
 from pika.data import decode_short_string, decode_value
-
-logger = logging.getLogger(__name__)
 
 HEADERS_LEFT_OUT = "domain-events-headers-left-out"
 
@@ -35,19 +32,13 @@ _WITH_REPLY_TEXT = (spec.Connection.Close, spec.Channel.Close, spec.Basic.Return
 _SIZES = {b"T": 8, b"d": 8, b"f": 4}
 _WITH_LENGTH = b"FASx"
 
+_PLAIN_JSON = b"\x10application/json"  # a short string, which stands first
+_CONTENT_TYPE = BasicProperties.FLAG_CONTENT_TYPE >> 8
+_FLAGS = _CONTENT_TYPE | BasicProperties.FLAG_HEADERS >> 8
+
 
 class TolerantConnection(pika.SelectConnection):
     """Leaves out the headers that pika cannot read, and counts them in a header of ours."""
-
-    def _on_data_available(self, data_in: bytes) -> None:
-        try:
-            super()._on_data_available(data_in)  # type: ignore[misc]
-        except exceptions.AMQPError:
-            raise
-        except Exception:
-            # pika takes it for the end of the connection, and only that would be seen: as an outage of the broker.
-            logger.exception("an error of this library costs the connection")
-            raise
 
     def _read_frame(self) -> tuple[int, Any]:
         try:
@@ -76,6 +67,21 @@ def _read_header(buffer: bytes) -> tuple[int, frame.Header]:
     payload = buffer[spec.FRAME_HEADER_SIZE : end]
     body_size: int = struct.unpack_from(">Q", payload, 4)[0]
     return end + spec.FRAME_END_SIZE, frame.Header(channel, body_size, read_properties(payload[12:]))
+
+
+def is_plain_json(encoded: bytes) -> bool:
+    """Whether these properties have no headers, and say that the body is JSON: nearly all are so."""
+    return encoded.startswith(_PLAIN_JSON, 2) and encoded[0] & _FLAGS == _CONTENT_TYPE
+
+
+def decode_properties(encoded: bytes) -> BasicProperties:
+    """As pika would; what it cannot read is left out. Whatever this is given, it raises nothing."""
+    properties = BasicProperties()
+    try:
+        properties.decode(encoded)
+    except _UNREADABLE:
+        return read_properties(encoded)
+    return read_properties(encoded) if _nests_deeper(properties.headers, 1 + DEEPEST) else properties
 
 
 def read_properties(encoded: bytes) -> BasicProperties:

@@ -12,12 +12,12 @@ import struct
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from pika import BasicProperties, exceptions
 
 from domain_events.errors import MalformedEvent
-from domain_events.events import DomainEvent
+from domain_events.events import DomainEvent, read_body
 from domain_events.names import LONGEST_KEY
 from domain_events.oversight import Suspicion
 from domain_events.policy import LONGEST_REASON
@@ -118,17 +118,42 @@ def event_properties(event: DomainEvent, app_id: str | None = None) -> BasicProp
     )
 
 
-def read_event(properties: BasicProperties, body: bytes, retries: int) -> DomainEvent:
+class Received(Protocol):
+    """What was received: of a delivery what is needed to read its event."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is known to be JSON without headers; then its properties need not be decoded."""
+
+    @property
+    def properties(self) -> BasicProperties: ...
+
+    @property
+    def routing_key(self) -> str: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+
+def read_event(received: Received) -> DomainEvent:
     """The event in a delivery. Raises MalformedEvent with the reason."""
-    content_type = properties.content_type
-    stamp = _time_of(properties)
+    body, retries = received.body, 0
     try:
-        if isinstance(content_type, str) and content_type.partition(";")[0].strip().lower() == CLOUDEVENTS:
-            return DomainEvent.from_cloudevent(body, default_timestamp=stamp, retries=retries)
-        return DomainEvent.from_json(body, default_id=_id_of(properties), default_timestamp=stamp, retries=retries)
+        if not received.is_plain:
+            retries = read_progress(received.routing_key, received.properties.headers).retries
+            content_type = received.properties.content_type
+            if isinstance(content_type, str) and content_type.partition(";")[0].strip().lower() == CLOUDEVENTS:
+                return DomainEvent.from_cloudevent(
+                    body, default_timestamp=_time_of(received.properties), retries=retries
+                )
+
+        def defaults() -> tuple[str | None, float | None]:
+            return _id_of(received.properties), _time_of(received.properties)
+
+        return read_body(DomainEvent, body, defaults, retries)
     except MalformedEvent as malformed:
         # Never unpacked: a few kilobytes could become gigabytes.
-        encoding = str(properties.content_encoding).lower()
+        encoding = str(received.properties.content_encoding).lower()
         if encoding in _COMPRESSIONS:
             raise MalformedEvent(f"the body is compressed ({encoding}); only plain JSON can be read") from None
         raise malformed
@@ -234,7 +259,7 @@ def _copied(
     }
     if not isinstance(foreign.get(HEADERS_LEFT_OUT, 0), int):  # nor is this our word
         del foreign[HEADERS_LEFT_OUT]
-    copy = BasicProperties(
+    copy = _Copied(
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
         headers={**foreign, **notes},
@@ -251,15 +276,27 @@ def _copied(
         cluster_id=properties.cluster_id,
     )
     try:
-        size = _size(copy)
+        encoded = _encoded(copy)
     except _UNWRITABLE:
         foreign = {name: _writable(name, value) for name, value in foreign.items()}
         copy.headers = {**foreign, **notes}
-        size = _size(copy)
+        encoded = _encoded(copy)
     largest = min(largest, LARGEST_HEADERS)
-    if size > largest:
+    if len(encoded) > largest:
         _make_room(copy, foreign, notes, largest)
+        encoded = _encoded(copy)
+    copy.encoded = encoded
     return copy
+
+
+class _Copied(BasicProperties):
+    """Written once, to be measured, and sent as they were measured."""
+
+    encoded: bytes | None = None
+    """As they are; nobody changes them any more."""
+
+    def encode(self) -> list[bytes]:
+        return super().encode() if self.encoded is None else [self.encoded]
 
 
 def _is_of_the_broker(name: str | bytes) -> bool:
@@ -314,7 +351,11 @@ def _size_of_header(name: str, value: Any) -> int:
 
 
 def _size(properties: BasicProperties) -> int:
-    return sum(len(piece) for piece in properties.encode())
+    return len(_encoded(properties))
+
+
+def _encoded(properties: BasicProperties) -> bytes:
+    return b"".join(properties.encode())
 
 
 def _seconds(moment: float) -> str:

@@ -24,6 +24,7 @@ from domain_events.errors import UnsendableData
 from domain_events.nesting import DEEPEST, nests_too_deeply
 from domain_events.reading import MOST_DIGITS, read_object
 from domain_events.transport.wire import CLOUDEVENTS, read_event
+from tests.deliveries import received
 from tests.fuzzing import fuzz
 
 SECRET = "hunter2"
@@ -32,7 +33,7 @@ SECRET = "hunter2"
 def outcome(body: bytes | str, **properties: Any) -> DomainEvent | str:
     """The event, or the reason why there is none, which must be fit for a log."""
     try:
-        event = read_event(BasicProperties(**properties), body, 0)  # type: ignore[arg-type]
+        event = read_event(received(BasicProperties(**properties), body))  # type: ignore[arg-type]
     except MalformedEvent as malformed:
         reason = str(malformed)
         assert reason.isprintable()

@@ -23,10 +23,24 @@ from domain_events.transport.wire import (
     retry_properties,
     shorten,
 )
+from tests.deliveries import received
 
 
 def encoded(properties: BasicProperties) -> bytes:
     return b"".join(properties.encode())
+
+
+def read(properties: BasicProperties, body: bytes) -> DomainEvent:
+    """The event, which must not depend on whether the properties came as bytes."""
+    event = read_event(received(properties, body))
+    if isinstance(properties.content_type, str | None):  # else pika cannot write it
+        assert repr_of(read_event(received(encoded(again(properties)), body))) == repr_of(event)
+    return event
+
+
+def repr_of(event: DomainEvent) -> tuple[Any, ...]:
+    # The timestamp may be that of the moment.
+    return (event.routing_key, event.data, event.domain_object_id, event.uuid_string, event.retries, event.extra)
 
 
 def again(properties: BasicProperties) -> BasicProperties:
@@ -69,15 +83,15 @@ def test_an_event_has_the_properties_of_the_contract() -> None:
 def test_any_timestamp_can_be_written(timestamp: float) -> None:
     event = DomainEvent("a.b", 1, timestamp=timestamp)
     assert 0 <= again(event_properties(event)).timestamp < 2**63
-    assert read_event(event_properties(event), event.encode(), 0) == event
+    assert read(event_properties(event), event.encode()) == event
 
 
 def test_what_the_body_lacks_comes_from_the_properties() -> None:
-    properties = BasicProperties(message_id="an-id", timestamp=7)
-    event = read_event(properties, b'{"routing_key": "a.b", "data": 1}', 2)
+    properties = BasicProperties(message_id="an-id", timestamp=7, headers={"domain-events-retries": 2})
+    event = read(properties, b'{"routing_key": "a.b", "data": 1}')
     assert (event.uuid_string, event.timestamp, event.retries) == ("an-id", 7.0, 2)
     body = b'{"routing_key": "a.b", "data": 1, "uuid_string": "other", "timestamp": 1.5}'
-    event = read_event(properties, body, 0)
+    event = read(properties, body)
     assert (event.uuid_string, event.timestamp) == ("other", 1.5)
 
 
@@ -87,15 +101,15 @@ def test_what_the_body_lacks_comes_from_the_properties() -> None:
 )
 def test_a_cloudevent_is_known_by_its_content_type(content_type: str) -> None:
     body = b'{"specversion": "1.0", "type": "a.b", "source": "/", "id": "1", "data": 5}'
-    assert read_event(BasicProperties(content_type=content_type), body, 0).data == 5
+    assert read(BasicProperties(content_type=content_type), body).data == 5
     with pytest.raises(MalformedEvent):
-        read_event(BasicProperties(content_type="application/json"), body, 0)
+        read(BasicProperties(content_type="application/json"), body)
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "", b"\xff", None, "application/octet-stream"])
 def test_no_other_content_type_matters(content_type: Any) -> None:
     properties = BasicProperties(content_type=content_type, message_id=b"\xff", timestamp=None)  # type: ignore[arg-type]
-    assert read_event(properties, b'{"routing_key": "a.b", "data": 1}', 0).data == 1
+    assert read(properties, b'{"routing_key": "a.b", "data": 1}').data == 1
 
 
 # Progress
