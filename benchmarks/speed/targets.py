@@ -31,14 +31,16 @@ class Target:
 
 
 SINGLE = "C, single acks"
+DRAMATIQ = "dramatiq, prefetch 64"
+"""Twice as fast as with its default."""
 TARGETS = (
     Target("consume", "classic", "events_per_second", 1.0, SINGLE),
     Target("consume", "classic", "events_per_second", 2.0, "bare pika, SelectConnection"),
-    Target("consume", "classic", "events_per_second", 6.0, "dramatiq"),
+    Target("consume", "classic", "events_per_second", 6.0, DRAMATIQ),
     Target("consume", "classic", "events_per_second", 15.0, "celery, prefork"),
     Target("consume", "classic", "client_cpu_us", 30.0, is_cost=True),
     Target("consume", "quorum", "events_per_second", 0.8, SINGLE),
-    Target("consume", "quorum", "events_per_second", 5.0, "dramatiq"),
+    Target("consume", "quorum", "events_per_second", 5.0, DRAMATIQ),
     Target("publish one by one", "confirmed", "p50_ms", 1.4, "C", is_cost=True),
     Target("publish from threads", "16 threads", "events_per_second", 3.0, OURS, "1 thread"),
     Target("publish many", "pipelined", "events_per_second", 0.8, "C"),

@@ -6,7 +6,7 @@ writes a report. What runs a consumer may be the library's own command instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PACKAGE = "benchmarks.speed.peers"
 
@@ -49,8 +49,9 @@ DRAMATIQ = Peer(
     consumer=("-m", "dramatiq", f"{PACKAGE}.dramatiq", "--processes", "1", "--threads", "1"),
     declares=True,
     fills=True,
-    costs=8,
+    costs=12,
 )
+DRAMATIQ_64 = replace(DRAMATIQ, name="dramatiq, prefetch 64", options=(("dramatiq_queue_prefetch", "64"),), costs=8)
 _CELERY = ("-m", "celery", "--quiet", "-A", f"{PACKAGE}.celery", "worker", "--without-gossip", "--without-mingle")
 CELERY_SOLO = Peer(
     name="celery, solo",
@@ -58,7 +59,7 @@ CELERY_SOLO = Peer(
     consumer=(*_CELERY, "--pool", "solo"),
     declares=True,
     fills=True,
-    costs=8,
+    costs=14,
 )
 CELERY_PREFORK = Peer(
     name="celery, prefork",
@@ -66,9 +67,9 @@ CELERY_PREFORK = Peer(
     consumer=(*_CELERY, "--pool", "prefork", "--concurrency", "1"),
     declares=True,
     fills=True,
-    costs=16,
+    costs=28,
 )
-AIO_PIKA = Peer(name="aio-pika", module="aio_pika", costs=8)
-FASTSTREAM = Peer(name="faststream", module="faststream", costs=10)
-KOMBU = Peer(name="kombu", module="kombu", costs=5)
-DOMAIN_EVENT_BROKER = Peer(name="domain-event-broker", module="domain_event_broker", costs=16)
+AIO_PIKA = Peer(name="aio-pika", module="aio_pika", costs=12)
+FASTSTREAM = Peer(name="faststream", module="faststream", costs=14)
+KOMBU = Peer(name="kombu", module="kombu", costs=8)
+DOMAIN_EVENT_BROKER = Peer(name="domain-event-broker", module="domain_event_broker", costs=24)

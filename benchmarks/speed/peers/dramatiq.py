@@ -1,8 +1,8 @@
 """dramatiq: `dramatiq MODULE --processes 1 --threads 1`, its default middleware; acks after the actor has returned.
 
 Its own message format, with the event as the argument. Sending with `confirm_delivery=True`, which is off by default;
-nothing is pipelined. Prefetch is its default, twice the threads. It has no option for quorum queues: the method that
-makes their arguments is overridden.
+nothing is pipelined. Prefetch is its default, twice the threads, or what its variable dramatiq_queue_prefetch says. It
+has no option for quorum queues: the method that makes their arguments is overridden.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def declare(task: Task) -> None:
 
 
 def fill(task: Task) -> None:
+    # A quorum queue may lose what is not confirmed when the channel is closed; a classic one takes it all.
+    filling = Broker(url=task.url, confirm_delivery=task.queue_type == "quorum")
     for _ in range(task.warmup + task.count):
-        handle.send(event(task.queue))
+        filling.enqueue(handle.message(event(task.queue)))
 
 
 def publish_one(task: Task) -> None:

@@ -27,6 +27,7 @@ ALL = (
     peers.PIKA_BLOCKING,
     peers.KOMBU,
     peers.DRAMATIQ,
+    peers.DRAMATIQ_64,
     peers.CELERY_SOLO,
     peers.CELERY_PREFORK,
     peers.AIO_PIKA,
@@ -34,7 +35,15 @@ ALL = (
     peers.DOMAIN_EVENT_BROKER,
 )
 BARE = (peers.OURS, peers.C_SINGLE, peers.PIKA_SELECT)
-WITH_QUORUM = (peers.OURS, peers.C_SINGLE, peers.C_BATCHED, peers.PIKA_SELECT, peers.DRAMATIQ, peers.AIO_PIKA)
+WITH_QUORUM = (
+    peers.OURS,
+    peers.C_SINGLE,
+    peers.C_BATCHED,
+    peers.PIKA_SELECT,
+    peers.DRAMATIQ,
+    peers.DRAMATIQ_64,
+    peers.AIO_PIKA,
+)
 
 
 def contests(rig: Rig) -> Iterable[Contest]:
@@ -42,7 +51,7 @@ def contests(rig: Rig) -> Iterable[Contest]:
     yield _contest(rig, "quorum", WITH_QUORUM, COUNT // 2, queue_type="quorum")
     for prefetch in PREFETCHES:
         # Few at a time are slow for everybody.
-        count = COUNT // 2 if prefetch > 16 else COUNT // 6 if prefetch > 1 else COUNT // 12
+        count = COUNT // 3 if prefetch > 16 else COUNT // 8 if prefetch > 1 else COUNT // 16
         yield _contest(rig, f"classic, prefetch {prefetch}", BARE, count, prefetch=prefetch)
 
 

@@ -15,7 +15,7 @@ from benchmarks.speed.measurement import latency
 
 NAME = "latency"
 RATE = 200
-SECONDS = 3
+SECONDS = 2
 
 PEERS = (
     peers.OURS,
