@@ -53,7 +53,7 @@ class Receipt:
             )
             for index, message in enumerate(messages)
         ]
-        self.settled: Callable[[], None] = lambda: None
+        self.settled: Callable[[Receipt], None] = _nobody
         self._told = told
         self._errors: list[BrokerError | None] = [None] * len(messages)
         self._noted = [False] * len(messages)
@@ -66,7 +66,7 @@ class Receipt:
         self._errors[index] = error
         self._left -= 1
         if not self._left:
-            self.settled()
+            self.settled(self)
             self._told()
 
     def undone(self) -> list[tuple[int, Publication]]:
@@ -81,16 +81,20 @@ class Receipt:
             publication.state = State.DONE
             self.note(index, judge(publication))
 
-    def errors(self, otherwise: SendError) -> list[SendError | None]:
-        """One for each message, None when it is confirmed; `otherwise` where nothing is known."""
+    def errors(self, otherwise: Callable[[], SendError]) -> list[SendError | None]:
+        """One for each message, None when it is confirmed; `otherwise` makes it where nothing is known."""
         return [
-            otherwise
+            otherwise()
             if not noted
             else error
             if error is None or isinstance(error, SendError)
             else SendError(str(error))
             for noted, error in zip(self._noted, self._errors, strict=True)
         ]
+
+
+def _nobody(_receipt: Receipt) -> None:
+    """Wants to know."""
 
 
 class Line:
@@ -138,6 +142,8 @@ class Line:
 
         Raises ConnectionFailed when there is no thread or descriptor left.
         """
+        if self._has_begun:
+            return True
         me = (threading.get_ident(), object())
         beginner = self._beginner.setdefault("me", me)
         if beginner is not me:
@@ -172,7 +178,7 @@ class Line:
 
     def submit(self, receipt: Receipt) -> bool:
         """False when the line takes nothing any more."""
-        receipt.settled = partial(self._on_settled, receipt)
+        receipt.settled = self._on_settled
         self._receipts[receipt] = None
         if self.is_over:  # read after the receipt was written down: one of the two sees the other
             self._on_settled(receipt)

@@ -13,7 +13,6 @@ from typing import Any
 
 from pika import BasicProperties, exceptions, spec
 from pika.channel import Channel
-from pika.connection import Connection as AnyConnection
 
 from domain_events.errors import (
     BrokerBlocked,
@@ -29,6 +28,7 @@ from domain_events.errors import (
 from domain_events.settings import Broker
 from domain_events.transport.connection import Connection
 from domain_events.transport.declaring import declare_exchange, declare_queue, open_channel
+from domain_events.transport.direct import DirectConnection
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.nacks import Nacks, nacked
 from domain_events.transport.outgoing import Outgoing
@@ -76,7 +76,7 @@ class Publisher:
         self._login_began = 0.0
         self.login_time = 0.0
         """Seconds that it took to open the connection: several round trips, so more than any one answer should."""
-        self._amqp: AnyConnection | None = None
+        self._amqp: DirectConnection | None = None
         self._opening = False
         self._script: Script[Channel] | None = None
         self._declaring: Script[None] | None = None
@@ -193,7 +193,7 @@ class Publisher:
             self._login_began = time.monotonic()
             self._connection.open()
 
-    def _on_opened(self, connection: AnyConnection) -> None:
+    def _on_opened(self, connection: DirectConnection) -> None:
         self._amqp = connection
         self.login_time = time.monotonic() - self._login_began
         self._start_channel()
@@ -217,7 +217,8 @@ class Publisher:
             channel = yield from declare_exchange(another, channel, self._exchange)
             self._heard_at = time.monotonic()
         channel.add_on_return_callback(self._on_return)
-        yield lambda done: channel.confirm_delivery(self._on_confirm, callback=done)
+        yield lambda done: channel.confirm_delivery(self._on_confirm_frame, callback=done)
+        self._amqp.confirms.expect(channel.channel_number, self._on_confirm)
         return channel
 
     def _on_channel(self, channel: Channel) -> None:
@@ -399,15 +400,17 @@ class Publisher:
             ):
                 publication.returned = True
 
-    def _on_confirm(self, frame: Any) -> None:
+    def _on_confirm_frame(self, frame: Any) -> None:
+        method = frame.method
+        self._on_confirm(method.delivery_tag, method.multiple, taken=isinstance(method, spec.Basic.Ack))
+
+    def _on_confirm(self, tag: int, multiple: bool, taken: bool = True) -> None:
         self._heard_at = time.monotonic()
         if self._proof is not None:
             self._proof.heard()
         self._patience = self._longest_silence
         self._failures = 0
-        method = frame.method
-        taken = isinstance(method, spec.Basic.Ack)
-        for publication in self._in_flight.take(method.delivery_tag, method.multiple):
+        for publication in self._in_flight.take(tag, multiple):
             self._suspects -= self._suspects > 0
             self._exchange_was_missing = False
             if not taken:
@@ -430,7 +433,10 @@ class Publisher:
         return bool(self._in_flight) or is_asked or self._runs_script()
 
     def _runs_script(self) -> bool:
-        return any(script is not None and script.running for script in (self._script, self._declaring))
+        # Not any(): this is asked for each event.
+        return (self._script is not None and self._script.running) or (
+            self._declaring is not None and self._declaring.running
+        )
 
     def _expect_answer(self) -> None:
         if not self._is_owed():

@@ -49,7 +49,7 @@ class ConfirmedSender:
         except BaseException:
             line.withdraw(receipt, timeout)  # nobody waits any more: it shall not be sent later
             raise
-        return receipt.errors(_no_verdict(timeout))
+        return receipt.errors(partial(_no_verdict, timeout))
 
     async def send_async(self, messages: Sequence[Message], timeout: float) -> list[SendError | None]:
         """As `send`, for a coroutine."""
@@ -71,7 +71,7 @@ class ConfirmedSender:
         except BaseException:
             line.withdraw(receipt, timeout)
             raise
-        return receipt.errors(_no_verdict(timeout))
+        return receipt.errors(partial(_no_verdict, timeout))
 
     def close(self) -> None:
         """Say goodbye to the broker, when all is settled that others are sending. The next message connects again."""
