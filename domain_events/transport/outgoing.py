@@ -23,7 +23,7 @@ class Outgoing:
         self._size = 0
         # Of pika itself: its basic_publish would do the same with them. Without them it does it.
         self._largest: int | None = getattr(self._connection, "_body_max_length", None)
-        if not hasattr(self._connection, "_output_marshaled_frames"):
+        if not callable(getattr(self._connection, "_output_marshaled_frames", None)):
             self._largest = None
 
     @property
