@@ -45,7 +45,8 @@ class Program:
         """Until `condition` holds. Raises Failed after `timeout` seconds, or when the program ends."""
         deadline = time.monotonic() + timeout
         while not condition():
-            if self._process.poll() is not None:
+            # What it ended with may be just what was waited for.
+            if self._process.poll() is not None and not condition():
                 raise Failed(f"ended with {self._process.returncode} before {what}: {self.said()}")
             if time.monotonic() > deadline:
                 raise Failed(f"not within {timeout:g} s: {what}: {self.said()}")

@@ -14,6 +14,8 @@ from typing import Any
 from benchmarks.speed.measuring import Cost, Span, percentile, session_of
 
 VARIABLE = "BENCH_TASK"
+SEVERAL_TASKS = "BENCH_TASKS"
+"""Where a program has several: a list."""
 DEFAULT_PREFETCH = 256
 """For those that have none of their own: RabbitMQ's documentation finds 100 to 300 best."""
 

@@ -1,8 +1,8 @@
 """How much memory has an idle consumer, and how much each further one in the same program?
 
 PSS of all processes of a plain program: what processes share is counted once. One event has been handled, and all wait
-for the next. Several receivers of ours are several children of one supervisor; of dramatiq and celery, several worker
-processes of one command.
+for the next. Several receivers of ours are several children of one supervisor; of dramatiq and celery they are several
+worker processes of one command.
 """
 
 from __future__ import annotations
