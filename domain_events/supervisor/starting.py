@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 
+# `sending`: a handler that imports it when it sends would have it in its own process, and not in the shared memory.
+from domain_events import sending as sending
 from domain_events.errors import ConfigurationError
 from domain_events.handling import consume, prepare
 from domain_events.registration import Registration

@@ -7,7 +7,6 @@ import argparse
 from domain_events.cli.operator.output import say
 from domain_events.cli.operator.parsing import Parser, add_control, control
 from domain_events.supervisor.control_client import NoAnswer, ask
-from domain_events.supervisor.options import seconds
 from domain_events.supervisor.protocol import Done, Failed, OperatorExit, Request
 
 PATIENCE = 300.0
@@ -40,6 +39,9 @@ def give(arguments: argparse.Namespace, request: Request, done: str, patience: f
 
 
 def _seconds(text: str) -> float:
+    # Only here, for it comes with much of the supervisor, and the command shall start fast.
+    from domain_events.supervisor.options import seconds
+
     try:
         return seconds(text)
     except ValueError as error:

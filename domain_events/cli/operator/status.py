@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from domain_events.cli.operator.output import has_colours, put, say, terminal_width
 from domain_events.cli.operator.parsing import Parser, add_control, control
@@ -15,7 +15,9 @@ from domain_events.cli.operator.table import Column, Paint, table
 from domain_events.showing import printable
 from domain_events.supervisor.control_client import MasterUnreachable, ask
 from domain_events.supervisor.protocol import Failed, OperatorExit, Status
-from domain_events.supervisor.reporting import LastExitReport, ProcessReport, ReceiverReport, StatusReport
+
+if TYPE_CHECKING:
+    from domain_events.supervisor.reporting import LastExitReport, ProcessReport, ReceiverReport, StatusReport
 
 _TIMEOUT = 10.0  # seconds
 
@@ -58,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if isinstance(reply, Failed):
         say(reply.message)
         return reply.code
-    report = cast(StatusReport, reply.data)
+    report = cast("StatusReport", reply.data)
     try:
         code = OperatorExit.DONE if _consuming(report) == len(report["receivers"]) else OperatorExit.FAILED
         text = json.dumps(report, indent=2) if arguments.json else "\n".join(_lines(report, time.time()))
