@@ -27,10 +27,17 @@ PACKAGES = (
 )
 
 
-def write(folder: Path, rig: Rig, *, rounds: int) -> None:
-    found = {
+Facts = dict[str, object]
+
+
+def write(folder: Path, facts: Facts) -> None:
+    (folder / MACHINE).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def facts(rig: Rig, *, rounds: int) -> Facts:
+    return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rounds": 1 if rig.is_quick else rounds,
+        "rounds": rounds,
         "quick": rig.is_quick,
         "cores": os.cpu_count(),
         "processor": _processor(),
@@ -42,7 +49,15 @@ def write(folder: Path, rig: Rig, *, rounds: int) -> None:
         "C client": "librabbitmq" if rig.c_programs else "left out: no C compiler or no librabbitmq",
         "packages": {name: version(name) for name in PACKAGES},
     }
-    (folder / MACHINE).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def facts_afterwards(minutes: float, *, was_interrupted: bool) -> Facts:
+    """A load that is much above the one at the start, or above 2 or so of ours, tells that others were at work."""
+    return {
+        "minutes": minutes,
+        "load average at end": os.getloadavg()[0],
+        **({"interrupted": True} if was_interrupted else {}),
+    }
 
 
 def _processor() -> str:

@@ -92,10 +92,11 @@ def names_of(measured: Iterable[Measured]) -> list[str]:
 
 
 class Writer:
-    """Appends to a file of results: each line is there as soon as it is measured."""
+    """Writes a new file of results: each line is there as soon as it is measured."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        file.write_text("")
         self.failures = 0
 
     def write(self, scenario: str, case: str, peer: str, number: int, values: dict[str, float]) -> None:

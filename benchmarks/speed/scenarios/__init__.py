@@ -1,7 +1,6 @@
 """The scenarios, each a module with `NAME` and `contests(rig)`: see benchmarks.speed.contest."""
 
 import importlib
-import importlib.util
 from types import ModuleType
 
 NAMES = (
@@ -21,7 +20,3 @@ NAMES = (
 
 def load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
-
-
-def exists(name: str) -> bool:
-    return importlib.util.find_spec(f"{__name__}.{name}") is not None
