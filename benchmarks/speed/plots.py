@@ -87,7 +87,7 @@ PLOTS: tuple[Plot, ...] = (
     Bars("lateness", "How late retries are, 20 events/s", "retries", "20 events/s", "late_p99_ms", is_cost=True),
     Lines("memory", "Idle receivers, all processes", "memory", r"(\d+) receivers?", "pss_mib", "receivers"),
     Bars("start", "From the start of the process to the first event", "start", "one event", "start_ms", is_cost=True),
-    Bars("heavy", "A handler that takes 200 µs of CPU", "heavy handler", "200 µs", "of_bound"),
+    Bars("heavy", "A handler that takes 200 µs of CPU", "heavy handler", "200 µs", "of_bound_percent"),
     Lines(
         "scaling",
         "Consumers at once, each with its queue",

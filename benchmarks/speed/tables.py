@@ -25,7 +25,11 @@ LABELS = {
     "events_per_second": "events/s",
     "client_cpu_us": "client, µs/event",
     "broker_cpu_us": "broker, µs/event",
-    "of_bound": "of the handler's bound",
+    "of_bound_percent": "of the handler's bound, %",
+    "pss_mib": "PSS, MiB",
+    "pss_of_each_mib": "PSS for each, MiB",
+    "cpu_ms": "CPU, ms",
+    "idle_cpu_percent": "idle CPU, % of a core",
 }
 UNITS = {"_us": "µs", "_ms": "ms", "_s": "s", "_mib": "MiB", "_percent": "%"}
 

@@ -47,6 +47,14 @@ TARGETS = (
     Target("publish many", "pipelined", "events_per_second", 3.0, "aio-pika"),
     Target("latency", "200 events/s", "p50_ms", 1.5, "C", is_cost=True),
     Target("latency", "200 events/s", "p50_ms", 0.5, "dramatiq", is_cost=True),
+    Target("memory", "1 receiver", "pss_mib", 18.0, is_cost=True, peer=f"{OURS}, start_consuming"),
+    Target("memory", "each further receiver", "pss_mib", 8.0, is_cost=True),
+    Target("retries", "burst of 200", "events_per_second", 300.0),
+    Target("retries", "burst of 200", "events_per_second", 2.0, "domain-event-broker"),
+    Target("retries", "burst of 200", "events_per_second", 2.0, "dramatiq, 8 threads"),
+    Target("retries", "burst of 200", "events_per_second", 2.0, "celery, prefork"),
+    Target("retries", "20 events/s", "late_p99_ms", 20.0, is_cost=True),
+    Target("heavy handler", "200 µs", "of_bound_percent", 85.0),
 )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.speed import broker, peers, plain
 from benchmarks.speed.contest import Contest, Rig, Values, one_case
-from benchmarks.speed.measurement import LONGEST, STILL_UNDER_WAY, environment_of, report_of, values_of
+from benchmarks.speed.measurement import LONGEST, STILL_UNDER_WAY, environment_of, prepared, report_of, values_of
 from benchmarks.speed.measuring import cpu_of, pss_of
 from benchmarks.speed.pouring import pour
 from benchmarks.speed.programs import Program, running
@@ -37,7 +37,7 @@ QUICKEST = 2
 
 def contests(rig: Rig) -> Iterator[Contest]:
     for length in LENGTHS[:QUICKEST] if rig.is_quick else LENGTHS:
-        with _queue(rig) as task:
+        with prepared(rig, peers.OURS, rig.count(COUNT)) as task:
             chosen = [peer for peer in PEERS if peer.module != "c" or rig.c_programs]
             yield one_case(
                 f"queue of {length}", {peer.name: partial(_head, rig, peer, task, length) for peer in chosen}
