@@ -1,4 +1,4 @@
-"""One event as the broker wants it: method, header and body frames in one piece.
+"""One event as the broker wants it: method, header and body frames, in one piece unless it is large.
 
 pika makes an object of each frame, writes it, and sends each by itself. The layout is AMQP 0-9-1, sections 2.3.5 and
 4.2, and basic.publish of 1.8.3.7.
@@ -38,10 +38,13 @@ def frames_of(
     *,
     mandatory: bool,
     largest: int,
-) -> bytes:
-    """`largest`: bytes of the body in one frame. What cannot be written raises what pika raises, or ValueError."""
+) -> list[bytes]:
+    """Everything up to the first frame of the body, and each further frame of it by itself.
+
+    `largest`: bytes of the body in one frame. What cannot be written raises what pika raises, or ValueError.
+    """
     written = _written(properties)
-    pieces = [
+    first = [
         _method(channel, exchange, routing_key, mandatory),
         _FRAME_OF_HEADER(_HEADER, channel, 12 + len(written), _BASIC, 0, len(body)),
         written,
@@ -49,13 +52,14 @@ def frames_of(
     ]
     if len(body) <= largest:
         if body:
-            pieces += (_FRAME(_BODY, channel, len(body)), body, _END)
-    else:
-        view = memoryview(body)
-        for begin in range(0, len(body), largest):
-            part = bytes(view[begin : begin + largest])
-            pieces += (_FRAME(_BODY, channel, len(part)), part, _END)
-    return b"".join(pieces)
+            first += (_FRAME(_BODY, channel, len(body)), body, _END)
+        return [b"".join(first)]
+    bodies = [_body(channel, body[begin : begin + largest]) for begin in range(0, len(body), largest)]
+    return [b"".join([*first, bodies[0]]), *bodies[1:]]
+
+
+def _body(channel: int, part: bytes) -> bytes:
+    return b"".join((_FRAME(_BODY, channel, len(part)), part, _END))
 
 
 def _written(properties: BasicProperties) -> bytes:

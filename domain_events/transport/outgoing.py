@@ -21,14 +21,10 @@ class Outgoing:
         self._connection: Any = channel.connection
         self._joined: list[bytes] = []
         self._size = 0
-        # Of pika itself: its basic_publish would do the same with them. Without them it does it.
-        self._largest: int | None = getattr(self._connection, "_body_max_length", None)
-        if not callable(getattr(self._connection, "_output_marshaled_frames", None)):
-            self._largest = None
-
-    @property
-    def is_open(self) -> bool:
-        return bool(self._channel.is_open)
+        self._largest: int | None = None
+        """Bytes of a body in one frame. None: this pika sends its frames in another way, and publishes by itself."""
+        if callable(getattr(self._connection, "_output_marshaled_frames", None)):
+            self._largest = getattr(self._connection, "_body_max_length", None)
 
     def add(self, publication: Publication) -> None:
         if self._largest is None:
@@ -40,7 +36,7 @@ class Outgoing:
                 mandatory=publication.mandatory,
             )
             return
-        frames = frames_of(
+        first, *others = frames_of(
             self._channel.channel_number,
             publication.exchange,
             publication.routing_key,
@@ -49,12 +45,16 @@ class Outgoing:
             mandatory=publication.mandatory,
             largest=self._largest,
         )
-        self._joined.append(frames)
-        self._size += len(frames)
-        if self._size >= LARGEST_WRITE:
+        self._joined.append(first)
+        self._size += len(first)
+        if others or self._size >= LARGEST_WRITE:
             self.flush()
+        if others:
+            # Not joined: of what the socket does not take at once, pika copies the rest each time.
+            self._connection._output_marshaled_frames(others)
 
     def flush(self) -> None:
+        """All of it is in the socket, or in pika's buffer. pika counts its bytes, and takes it for one frame."""
         joined, self._joined = self._joined, []
         self._size = 0
         if joined:

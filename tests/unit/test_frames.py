@@ -103,7 +103,8 @@ def test_frames_are_those_of_pika(
     channel: int, exchange: str, key: str, properties: BasicProperties, body: bytes, mandatory: bool
 ) -> None:
     written = frames_of(channel, exchange, key, properties, body, mandatory=mandatory, largest=LARGEST)
-    assert written == pikas(channel, exchange, key, properties, body, mandatory)
+    assert b"".join(written) == pikas(channel, exchange, key, properties, body, mandatory)
+    assert len(written) == max(1, -(-len(body) // LARGEST))
 
 
 @pytest.mark.parametrize(
@@ -162,13 +163,25 @@ def test_events_are_written_together_in_their_order() -> None:
 def test_what_is_much_is_written_before_the_end() -> None:
     wire = Wire()
     outgoing = Outgoing(Publishing(wire))
-    events = [publication(number, LARGEST_WRITE // 10) for number in range(25)]
+    events = [publication(number, LARGEST) for number in range(2 * LARGEST_WRITE // LARGEST)]
     for event in events:
         outgoing.add(event)
     assert len(wire.writes) == 2
     outgoing.flush()
     assert len(wire.writes) == 3
     assert b"".join(wire.writes) == by_pika(events)
+
+
+def test_the_frames_of_a_large_body_are_written_one_by_one() -> None:
+    wire = Wire()
+    outgoing = Outgoing(Publishing(wire))
+    events = [publication(1), publication(2, 3 * LARGEST), publication(3)]
+    for event in events:
+        outgoing.add(event)
+    outgoing.flush()
+    assert b"".join(wire.writes) == by_pika(events)
+    assert len(wire.writes) == 4
+    assert max(map(len, wire.writes[1:])) <= LARGEST + 8
 
 
 class StrangeWire(Wire):
