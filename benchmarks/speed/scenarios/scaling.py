@@ -33,7 +33,7 @@ NAME = "scaling"
 NUMBERS = (1, 2, 4)
 COUNT = 16_000
 """Of each receiver, for the fastest."""
-PEERS = (peers.OURS, peers.C_SINGLE, peers.PIKA_SELECT, peers.DRAMATIQ)
+PEERS = (peers.OURS, peers.C_SINGLE, peers.PIKA_SELECT, peers.DRAMATIQ_64)
 SEVERAL = ("bin/domain-events-supervisor", "benchmarks.speed.peers.several")
 
 
