@@ -57,18 +57,6 @@ def declare(url: str, queue: str, queue_type: str = "classic") -> None:
         open_channel.queue_purge(queue)
 
 
-def fill(url: str, queue: str, count: int) -> None:
-    """Puts `count` events into `queue` and nowhere else; returns when the broker has them all."""
-    with channel(url) as open_channel:
-        bodies = [body(queue) for _ in range(min(count, 1000))]
-        for number in range(count - 1):
-            open_channel.basic_publish("", queue, bodies[number % len(bodies)], PROPERTIES)
-        # Its confirm comes after all that was published before it, so that one is enough. Without any, a quorum queue
-        # would lose what is under way when the channel is closed.
-        open_channel.confirm_delivery()
-        open_channel.basic_publish("", queue, bodies[-1], PROPERTIES)
-
-
 def ready(url: str, queue: str) -> int | None:
     """How many events wait in it; None when there is no such queue."""
     with channel(url) as open_channel:

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.speed import broker
 from benchmarks.speed.contest import Failed, Rig, Values, last_words
 from benchmarks.speed.peers import PACKAGE, Peer
+from benchmarks.speed.pouring import pour
 from benchmarks.speed.programs import ROOT, running
 from benchmarks.speed.queues import consumers
 from benchmarks.speed.task import Task
@@ -36,7 +37,7 @@ def consume(rig: Rig, peer: Peer, count: int, **more: Any) -> Values:
             run_verb(peer, "fill", task)
             broker.wait_for(rig.url, task.queue, task.warmup + task.count)
         else:
-            broker.fill(rig.url, task.queue, task.warmup + task.count)
+            pour(rig.url, task.queue, task.warmup + task.count)
         with running(peer.consuming, environment_of(peer, task)) as program:
             program.wait(lambda: report_of(task) is not None, "all events were handled", LONGEST)
             time.sleep(STILL_UNDER_WAY)

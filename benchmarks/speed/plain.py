@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.speed import broker
 from benchmarks.speed.contest import Failed, last_words
+from benchmarks.speed.pouring import pour
 from benchmarks.speed.programs import ROOT
 
 FOLDER = ROOT / "benchmarks" / "speed" / "peers" / "plain"
@@ -107,7 +108,7 @@ def prepared(url: str, plain: Plain, receivers: int = 1) -> Iterator[Place]:
             else:
                 broker.declare(url, name)
             if not plain.sends:
-                broker.fill(url, queues[0], 1)
+                pour(url, queues[0], 1)
             yield Place(environment, queues, Path(folder) / "first")
         finally:
             broker.delete(url, *(queue + ending for queue in queues for ending in ENDINGS))

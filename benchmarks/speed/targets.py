@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.speed.results import Measured, read
+from benchmarks.speed.tables import OURS, label
 
-OURS = "domain-events"
+THE_BEST = "the best of the others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Target:
     value: str
     bound: float
     against: str | None = None
+    """A peer, or `THE_BEST` but us."""
     against_case: str | None = None
     """The case of `against`, when it is another one."""
     is_cost: bool = False
@@ -50,43 +52,68 @@ TARGETS = (
     Target("memory", "1 receiver", "pss_mib", 18.0, is_cost=True, peer=f"{OURS}, start_consuming"),
     Target("memory", "each further receiver", "pss_mib", 8.0, is_cost=True),
     Target("retries", "burst of 200", "events_per_second", 300.0),
-    Target("retries", "burst of 200", "events_per_second", 2.0, "domain-event-broker"),
-    Target("retries", "burst of 200", "events_per_second", 2.0, "dramatiq, 8 threads"),
-    Target("retries", "burst of 200", "events_per_second", 2.0, "celery, prefork"),
+    Target("retries", "burst of 200", "events_per_second", 2.0, THE_BEST),
     Target("retries", "20 events/s", "late_p99_ms", 20.0, is_cost=True),
     Target("heavy handler", "200 µs", "of_bound_percent", 85.0),
 )
 
 
 def render(folder: Path, targets: Sequence[Target] = TARGETS) -> str:
-    """A check list; what was not measured says so."""
-    measured = {(each.scenario, each.case, each.peer): each for each in read(folder)}
+    """A check list; what was not measured says so.
+
+    Where we are compared with another, the CPU per event follows, of client and broker together: on a machine that has
+    other work too, it says more than the clock on the wall.
+    """
+    measured = read(folder)
     return "\n".join(_line(target, measured) for target in targets)
 
 
-def _line(target: Target, measured: dict[tuple[str, str, str], Measured]) -> str:
+def _line(target: Target, measured: Sequence[Measured]) -> str:
     sign = "<=" if target.is_cost else ">="
-    against = ""
-    if target.against:
-        where = f", {target.against_case}" if target.against_case else ""
-        against = f" x {target.against}{where}"
-    text = f"{target.scenario}, {target.case}: {target.value} {sign} {target.bound:g}{against}"
-    found = _found(target, measured)
-    if found is None:
-        return f"{text}: not measured"
-    is_met = found <= target.bound if target.is_cost else found >= target.bound
-    return f"{text}: {found:.2f} {'ok' if is_met else 'MISSED'}"
-
-
-def _found(target: Target, measured: dict[tuple[str, str, str], Measured]) -> float | None:
-    ours = measured.get((target.scenario, target.case, target.peer))
+    who = "" if target.peer == OURS else f" ({target.peer})"
+    against = f" x {target.against}" if target.against else ""
+    where = f", {target.against_case}" if target.against_case else ""
+    promise = f"{target.scenario}, {target.case}{who}: {label(target.value)} {sign} {target.bound:g}{against}{where}"
+    ours = next((each for each in _in_case(target.scenario, target.case, measured) if each.peer == target.peer), None)
     if ours is None:
-        return None
+        return f"{promise}: not measured"
     if target.against is None:
         spread = ours.spread(target.value)
-        return spread.median if spread else None
-    reference = measured.get((target.scenario, target.against_case or target.case, target.against))
-    return ours.ratio(reference, target.value) if reference else None
+        return f"{promise}: {_verdict(target, spread.median)}" if spread else f"{promise}: not measured"
+    ratios = {
+        ratio: reference
+        for reference in _references(target, measured)
+        if (ratio := ours.ratio(reference, target.value)) is not None
+    }
+    if not ratios:
+        return f"{promise}: not measured"
+    # Of several, whoever is hardest to beat.
+    ratio = max(ratios) if target.is_cost else min(ratios)
+    mine, theirs = _cpu(ours), _cpu(ratios[ratio])
+    cpu = f" (CPU {mine:.0f} µs/event, theirs {theirs:.0f})" if mine and theirs else ""
+    return f"{promise}: {_verdict(target, ratio)}{cpu}"
+
+
+def _verdict(target: Target, found: float) -> str:
+    is_met = found <= target.bound if target.is_cost else found >= target.bound
+    return f"{found:.2f} {'ok' if is_met else 'MISSED'}"
+
+
+def _references(target: Target, measured: Sequence[Measured]) -> list[Measured]:
+    others = _in_case(target.scenario, target.against_case or target.case, measured)
+    if target.against == THE_BEST:
+        return [each for each in others if not each.peer.startswith(OURS)]
+    return [each for each in others if each.peer == target.against]
+
+
+def _in_case(scenario: str, case: str, measured: Sequence[Measured]) -> list[Measured]:
+    return [each for each in measured if (each.scenario, each.case) == (scenario, case)]
+
+
+def _cpu(measured: Measured) -> float | None:
+    """Microseconds for each event, at the client and at the broker."""
+    client, broker = measured.spread("client_cpu_us"), measured.spread("broker_cpu_us")
+    return client.median + broker.median if client and broker else None
 
 
 if __name__ == "__main__":
