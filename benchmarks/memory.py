@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""What eight receivers of a real Django project cost: memory, forked and alone, and an idle master.
+"""What receivers weigh, alone and forked, in a trivial application and in a Django project; an idle master's cost.
+
+PSS: each page counts in parts, one for each process that has it (proc(5)). Python's own libraries are shared with every
+Python on the machine, this one among them.
 
 Needs a broker: bin/broker run -- .venv/bin/python benchmarks/memory.py
 """
@@ -9,11 +12,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +62,7 @@ from django.db import models
 class Order(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE)
 """
-CODE = f"""
+DJANGO_CODE = f"""
 import django.contrib.admin.sites, django.core.mail, django.forms, django.test.client, django.views.generic
 import shop.urls
 from domain_events import Receiver
@@ -67,66 +72,129 @@ receiver = Receiver()
 for number in range({RECEIVERS}):
     receiver.register(lambda event: Order.objects.count(), f"benchmark-{{number}}", ["benchmark.#"], durable=False)
 """
+TRIVIAL_CODE = f"""
+from domain_events import Receiver
+
+receiver = Receiver()
+for number in range({RECEIVERS}):
+    receiver.register(lambda event: None, f"benchmark-{{number}}", ["benchmark.#"], durable=False)
+"""
+ALONE_CODE = """
+from domain_events import Receiver, child_started
+
+receiver = Receiver()
+receiver.register(lambda event: None, "benchmark-0", ["benchmark.#"], durable=False)
+child_started(lambda: print("starts", flush=True))
+receiver.start_consuming()
+"""
+SETTLED = 2.0  # seconds after the last child has said that it consumes
 IDLE = 20.0  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    title: str
+    module: str
+    env: dict[str, str]
+
+
+TRIVIAL = Application(title="a trivial application", module="trivial", env={})
+DJANGO = Application(
+    title=f"a Django project with {len(APPS) + 2} apps",
+    module="domain_events.django",
+    env={"DJANGO_SETTINGS_MODULE": "settings"},
+)
 
 
 def main() -> int:
     if "AMQP_URL" not in os.environ:
         print(__doc__)
         return 64
+    print("PSS, MiB. A further receiver: what 8 of them weigh more than 1, masters included, divided by 7.\n")
     with tempfile.TemporaryDirectory() as folder:
-        make_project(Path(folder))
-        together = [start(folder, "--spawn-rate", "100")]
-        try:
-            wait_consuming(together[0], RECEIVERS)
-            pids = [together[0].pid, *children(together[0].pid)]
-            forked = [pss(pid) for pid in pids]
-            cpu, switches = idle(together[0].pid)
-        finally:
-            stop(together)
-        alone = []
-        try:
-            for number in range(RECEIVERS):
-                alone.append(start(folder, "--only", f"benchmark-{number}"))
-            for process in alone:
-                wait_consuming(process, 1)
-            # The children only: as if something without memory had forked each of them before the import.
-            single = [rss_as_alone(pid) for process in alone for pid in children(process.pid)]
-        finally:
-            stop(alone)
-    print(f"PSS, MiB, {RECEIVERS} receivers of a Django project with {len(APPS) + 2} apps:")
-    print(f"  forked after the import (this library): {sum(forked[1:]):6.1f}, with the master {sum(forked):6.1f}")
-    print(f"  import after the fork:                  {sum(single):6.1f}")
-    print(f"  each further receiver:                  {max(forked[1:]):6.1f} against {max(single):.1f}")
-    print(f"idle master over {IDLE:g} s: {cpu:.3f} % of a core, {switches / IDLE:.2f} wake-ups a second")
+        make_applications(Path(folder))
+        weigh_alone(folder)
+        for application in (TRIVIAL, DJANGO):
+            weigh(folder, application)
     return 0
 
 
-def make_project(folder: Path) -> None:
+def weigh_alone(folder: str) -> None:
+    for _ in range(2):  # the first one compiles what it imports, as an installation does once
+        process = start(folder, [sys.executable, "alone.py"], {})
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(SETTLED)
+        weight = pss(process.pid)
+        stop([process])
+    print(f"Receiver.start_consuming() alone:       {weight:6.1f}\n")
+
+
+def weigh(folder: str, application: Application) -> None:
+    stop([supervise(folder, application, "--only", "benchmark-0", count=1)])  # compiles
+    single = supervise(folder, application, "--only", "benchmark-0", count=1)
+    [child] = children(single.pid)
+    one = pss(single.pid) + pss(child)
+    # As if something without memory had forked it before the import.
+    unshared = rss_as_alone(child)
+    stop([single])
+
+    together = supervise(folder, application, "--spawn-rate", "100", count=RECEIVERS)
+    forked = [pss(pid) for pid in children(together.pid)]
+    private = [_megabytes(pid, "Private_Dirty") for pid in children(together.pid)]
+    everything = pss(together.pid) + sum(forked)
+    cpu, switches = idle(together.pid)
+    stop([together])
+    print(f"{application.title}:")
+    print(f"  a master and one receiver:            {one:6.1f}")
+    print(f"  a further receiver:                   {(everything - one) / (RECEIVERS - 1):6.1f}")
+    print(f"    of it written to by it alone:       {statistics.fmean(private):6.1f}")
+    print(f"    imported after the fork:            {unshared:6.1f}")
+    print(f"  {RECEIVERS} receivers:                          {sum(forked):6.1f}, with the master {everything:.1f}")
+    print(f"  each of {RECEIVERS}, its share of all included: {statistics.fmean(forked):6.1f}")
+    print(f"  idle master over {IDLE:g} s: {cpu:.3f} % of a core, {switches / IDLE:.2f} wake-ups a second\n")
+
+
+def make_applications(folder: Path) -> None:
     (folder / "shop").mkdir()
     files = {
+        "alone": ALONE_CODE,
+        "trivial": TRIVIAL_CODE,
         "settings": SETTINGS,
         "shop/__init__": "",
         "shop/urls": URLS,
         "shop/models": MODELS,
-        "shop/receivers": CODE,
+        "shop/receivers": DJANGO_CODE,
     }
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
 
 
-def start(folder: str, *flags: str) -> subprocess.Popen[bytes]:
-    env = {
+def supervise(folder: str, application: Application, *flags: str, count: int) -> subprocess.Popen[str]:
+    """A master of which so many receivers consume, and have settled."""
+    command = [sys.executable, "-m", "domain_events.cli.supervisor", application.module, *flags]
+    process = start(folder, command, application.env)
+    wait_consuming(process, count)
+    time.sleep(SETTLED)
+    return process
+
+
+def start(folder: str, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[str]:
+    changed = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}:{folder}",
-        "DJANGO_SETTINGS_MODULE": "settings",
+        # What is compiled at each start takes memory that an installed package does not.
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": f"{folder}/compiled",
         "DOMAIN_EVENT_BROKER": os.environ["AMQP_URL"],
+        **env,
     }
-    command = [sys.executable, "-m", "domain_events.cli.supervisor", "domain_events.django", *flags]
-    return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, cwd=folder, env=changed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
 
 
-def wait_consuming(process: subprocess.Popen[bytes], count: int) -> None:
+def wait_consuming(process: subprocess.Popen[str], count: int) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         titles = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children(process.pid)]
@@ -185,7 +253,7 @@ def _usage(pid: int) -> tuple[int, int]:
     return int(fields[11]) + int(fields[12]), switches
 
 
-def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def stop(processes: Sequence[subprocess.Popen[str]]) -> None:
     for process in processes:
         process.send_signal(signal.SIGTERM)
     for process in processes:
