@@ -25,6 +25,9 @@ MOST_PATIENCE = 600.0
 A queue that hangs in the broker, or has no majority of its nodes, keeps a channel waiting for ever without a word. What
 it was asked for, it still does when it comes back, so asking often does not help."""
 
+MOST_CONSUMERS = 64
+"""On one channel, see `Subscription.widen`."""
+
 SMALLEST_FRAME = 4096
 """Bytes, that every AMQP peer must accept (AMQP 0-9-1, section 2.3.7)."""
 
@@ -120,6 +123,7 @@ class Subscription:
         self.unsettled = Unsettled()
         self.copies: dict[int, Publication] = {}  # under way, by delivery tag
         self.postponed: dict[int, object] = {}  # copies that failed, until they are tried again: tag -> timer
+        self.settling: set[int] = set()  # copied, but the queue of the copy is too young to ack them
         self.watched: dict[tuple[Channel, int], Callable[[bool], None]] = {}  # who asks what becomes of a delivery
         self._answering: dict[tuple[Channel, int], Callable[[bool], None]] = {}  # acked, but does the broker know it?
         self.channel: Channel | None = None
@@ -139,6 +143,7 @@ class Subscription:
         self._script: Script[str] | None = None
         self._opened: Channel | None = None  # the newest
         self._consumer_tag: str | None = None
+        self._more_consumers: list[str] = []
         self._deliveries: Deliveries | None = None  # of the connection
 
     def start(
@@ -236,6 +241,30 @@ class Subscription:
         if self._deliveries is not None and self.channel is not None:
             self._deliveries.leave(self.channel.channel_number)
 
+    def widen(self) -> None:
+        """Take as many events again as the prefetch allows when all that we have been given is settling.
+
+        They come through another consumer of ours: what a consumer may have cannot be changed. So there are never
+        more than `prefetch` events whose copies are not safe yet.
+        """
+        consumers = 1 + len(self._more_consumers)
+        if (
+            len(self.settling) == len(self.unsettled) >= consumers * self.prefetch
+            and consumers < MOST_CONSUMERS
+            and self.consuming
+            and not self.registration.single_active
+            and self.channel is not None
+            and self.channel.is_open
+        ):
+            self._more_consumers.append(self.channel.basic_consume(self.registration.name, self._on_message))
+
+    def narrow(self) -> None:
+        """To be called before what was settling is acked: the broker must not fill these places again."""
+        while self._more_consumers:
+            tag = self._more_consumers.pop()
+            if self.channel is not None and self.channel.is_open:
+                self.channel.basic_cancel(tag)
+
     def stop(self) -> None:
         """Take no more deliveries; what is in hand can still be settled."""
         if self._script is not None and self._script.running:
@@ -248,6 +277,7 @@ class Subscription:
             self.channel.basic_cancel(self._consumer_tag)
         self._consumer_tag = None
         self.consuming = False
+        self.narrow()
 
     def send_acks(self) -> None:
         acks = self.unsettled.take_acks()
@@ -284,6 +314,8 @@ class Subscription:
         copies = list(self.copies.values())
         self.copies.clear()
         self.postponed.clear()  # the timers will find a stale delivery
+        self.settling.clear()
+        self._more_consumers.clear()
         self.unsettled = Unsettled()
         self._leave_to_pika()
         self.channel = None
