@@ -41,17 +41,17 @@ OURS = Peer(
 C = Peer(name="C", module="c")
 C_SINGLE = Peer(name="C, single acks", module="c")
 C_BATCHED = Peer(name="C, one ack for 64", module="c", options=(("BENCH_ACK_EVERY", "64"),))
-PIKA_SELECT = Peer(name="bare pika, SelectConnection", module="pika_select", costs=2)
-PIKA_BLOCKING = Peer(name="bare pika, BlockingConnection", module="pika_blocking", costs=5)
+PIKA_SELECT = Peer(name="bare pika, SelectConnection", module="pika_select", costs=3)
+PIKA_BLOCKING = Peer(name="bare pika, BlockingConnection", module="pika_blocking", costs=6)
 DRAMATIQ = Peer(
     name="dramatiq",
     module="dramatiq",
     consumer=("-m", "dramatiq", f"{PACKAGE}.dramatiq", "--processes", "1", "--threads", "1"),
     declares=True,
     fills=True,
-    costs=12,
+    costs=24,
 )
-DRAMATIQ_64 = replace(DRAMATIQ, name="dramatiq, prefetch 64", options=(("dramatiq_queue_prefetch", "64"),), costs=8)
+DRAMATIQ_64 = replace(DRAMATIQ, name="dramatiq, prefetch 64", options=(("dramatiq_queue_prefetch", "64"),), costs=14)
 _CELERY = ("-m", "celery", "--quiet", "-A", f"{PACKAGE}.celery", "worker", "--without-gossip", "--without-mingle")
 CELERY_SOLO = Peer(
     name="celery, solo",
@@ -59,7 +59,7 @@ CELERY_SOLO = Peer(
     consumer=(*_CELERY, "--pool", "solo"),
     declares=True,
     fills=True,
-    costs=14,
+    costs=24,
 )
 CELERY_PREFORK = Peer(
     name="celery, prefork",
@@ -67,9 +67,9 @@ CELERY_PREFORK = Peer(
     consumer=(*_CELERY, "--pool", "prefork", "--concurrency", "1"),
     declares=True,
     fills=True,
-    costs=28,
+    costs=48,
 )
-AIO_PIKA = Peer(name="aio-pika", module="aio_pika", costs=12)
-FASTSTREAM = Peer(name="faststream", module="faststream", costs=14)
-KOMBU = Peer(name="kombu", module="kombu", costs=8)
-DOMAIN_EVENT_BROKER = Peer(name="domain-event-broker", module="domain_event_broker", costs=24)
+AIO_PIKA = Peer(name="aio-pika", module="aio_pika", costs=20)
+FASTSTREAM = Peer(name="faststream", module="faststream", costs=24)
+KOMBU = Peer(name="kombu", module="kombu", costs=12)
+DOMAIN_EVENT_BROKER = Peer(name="domain-event-broker", module="domain_event_broker", costs=40)

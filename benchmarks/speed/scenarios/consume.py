@@ -15,7 +15,7 @@ from benchmarks.speed.contest import Contest, Rig, one_case
 from benchmarks.speed.measurement import consume
 
 NAME = "consume"
-COUNT = 24_000
+COUNT = 36_000
 """For the fastest."""
 PREFETCHES = (1, 4, 16, 64, 256)
 
@@ -48,10 +48,10 @@ WITH_QUORUM = (
 
 def contests(rig: Rig) -> Iterable[Contest]:
     yield _contest(rig, "classic", ALL, COUNT)
-    yield _contest(rig, "quorum", WITH_QUORUM, COUNT // 2, queue_type="quorum")
+    yield _contest(rig, "quorum", WITH_QUORUM, COUNT, queue_type="quorum")
     for prefetch in PREFETCHES:
         # Few at a time are slow for everybody.
-        count = COUNT // 3 if prefetch > 16 else COUNT // 8 if prefetch > 1 else COUNT // 16
+        count = COUNT // 2 if prefetch > 16 else COUNT // 8 if prefetch > 1 else COUNT // 20
         yield _contest(rig, f"classic, prefetch {prefetch}", BARE, count, prefetch=prefetch)
 
 
