@@ -116,6 +116,7 @@ class Line:
         self._turn = 0
         self._called_in = -1  # the turn of the last call for `_work` that has been made
         self._receipts: dict[Receipt, None] = {}
+        self._fresh: list[Publication] = []
         self._is_leaving = False
 
     @property
@@ -223,11 +224,13 @@ class Line:
         self._turn += 1  # before it is looked into the inbox: what is put in later makes a call of its own
         while self._inbox:
             self._inbox.popleft()()
+        if self._fresh and self._running is not None:
+            # Of all receipts together: they go out in one write.
+            fresh, self._fresh = self._fresh, []
+            self._running[1].submit_all(fresh)
 
     def _publish(self, receipt: Receipt) -> None:
-        assert self._running is not None
-        for publication in receipt.publications:
-            self._running[1].submit(publication)
+        self._fresh += receipt.publications
 
     def _withdraw(self, receipt: Receipt, timeout: float) -> None:
         assert self._running is not None

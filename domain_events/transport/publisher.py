@@ -121,8 +121,17 @@ class Publisher:
         return time.monotonic() - self._declared.get(queue.name, time.monotonic())
 
     def submit(self, publication: Publication) -> None:
+        """It goes out with all others that come in this turn of the loop."""
         self._waiting.append(publication)
         self._work()
+
+    def submit_all(self, publications: Sequence[Publication]) -> None:
+        """They go out at once."""
+        self._waiting.extend(publications)
+        if self._channel is not None:
+            self._pump()
+        else:
+            self._work()
 
     def cancel(self, publication: Publication) -> None:
         """Do not send it again. Its `done` is not called any more; the broker may have it already."""
@@ -312,7 +321,7 @@ class Publisher:
 
     def _pump_soon(self) -> None:
         """When all is done that this turn of the loop brings: other events, or many confirms, may come with it."""
-        if self._pumping is None and self._waiting:
+        if self._pumping is None:
             self._pumping = self._io.later(0, self._on_turn)
 
     def _on_turn(self) -> None:
@@ -326,27 +335,36 @@ class Publisher:
             self._outgoing.flush()
 
     def _fill_window(self) -> None:
+        channel = self._channel
         # What a blocked connection is given is only kept in memory, and nobody can withdraw it any more.
-        while self._waiting and self._channel is not None and self._channel.is_open and not self._connection.blocked:
-            publication = self._waiting[0]
-            if publication.state is State.DONE:
-                self._waiting.popleft()
-                continue
-            if not self._has_room_for(publication):
-                return  # goes on with the next confirm
-            if self._proof is not None and self._proof.is_needed(REST):
-                self._expect_answer()
-                self._proof.ask()
-                return  # goes on with the answer
-            if self._nacks.have_spoiled(self._channel_since):
-                if not self._in_flight:
-                    self._renew_channel(self._channel)
-                return  # goes on with the last confirm, or the new channel
+        if channel is None or not channel.is_open or self._connection.blocked:
+            return
+        publication = self._next()
+        if publication is None or not self._has_room_for(publication):
+            return  # goes on with the next confirm
+        if self._proof is not None and self._proof.is_needed(REST):
+            self._expect_answer()
+            self._proof.ask()
+            return  # goes on with the answer
+        if self._nacks.have_spoiled(self._channel_since):
+            if not self._in_flight:
+                self._renew_channel(channel)
+            return  # goes on with the last confirm, or the new channel
+        self._expect_answer()
+        while publication is not None and self._has_room_for(publication):
             if publication.needs is not None and publication.needs.name not in self._declared:
                 self._declare(publication.needs)
                 return  # goes on when the queue is there
             self._waiting.popleft()
             self._publish(publication)
+            publication = self._next()
+
+    def _next(self) -> Publication | None:
+        while self._waiting:
+            if self._waiting[0].state is not State.DONE:
+                return self._waiting[0]
+            self._waiting.popleft()
+        return None
 
     def _has_room_for(self, publication: Publication) -> bool:
         if self._suspects > 0 and self._in_flight:
@@ -359,7 +377,6 @@ class Publisher:
         publication.sent_before = publication.ever_sent
         publication.ever_sent = True
         publication.returned = False
-        self._expect_answer()
         self._in_flight.add(publication)
         self._outgoing.add(publication)
 
@@ -423,7 +440,8 @@ class Publisher:
             else:
                 self._nacks.taken(publication)
                 publication.finish(None)
-        self._work()
+        if self._waiting:
+            self._work()
 
     # Silence
 
