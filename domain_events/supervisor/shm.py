@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from struct import Struct
 
 CAPACITY = 256 * 1024 * 1024
 """Bytes of addresses, not of memory: a page costs nothing until somebody writes to it."""
@@ -90,6 +91,7 @@ _SINCE, _LENGTH = range(2)  # in words, in a cell
 _ID_AT = 16  # in bytes, in a cell
 _CELL = 272
 _LONGEST_ID = _CELL - _ID_AT  # RabbitMQ's limit for a message_id is 255
+_write_id = Struct(f"=Q{_LONGEST_ID}s").pack_into  # its length, and the id
 
 
 def record_size(concurrency: int) -> int:
@@ -114,8 +116,7 @@ class Record:
         cell = self._unused.popleft()
         at = _CELLS_AT + cell * _CELL
         text = event_id.encode(errors="replace")[:_LONGEST_ID]
-        self._bytes[at + _ID_AT : at + _ID_AT + len(text)] = text
-        self._words[at // 8 + _LENGTH] = len(text)
+        _write_id(self._bytes, at + 8 * _LENGTH, len(text), text)
         # Last: who dies in between leaves no event rather than a mixture of two.
         self._words[at // 8 + _SINCE] = time.monotonic_ns()
         return cell

@@ -163,13 +163,13 @@ class Consumer:
             self._oldest_done = now
         self._in_hand.discard(delivery)
         self._done.append((delivery, settlement))
-        if (
+        if not self._is_asked_to_settle and (
             type(settlement) is not Ack
             or not delivery.subscription.lane
             or now - delivery.begun > SLOW_HANDLER
             or now - self._oldest_done > LONGEST_UNACKED
             or len(self._done) * 2 >= delivery.subscription.prefetch
-        ) and not self._is_asked_to_settle:
+        ):
             # One wake-up for all threads: what is done by the time it comes goes with it.
             self._is_asked_to_settle = True
             self._io.call(self._settle_done)
@@ -315,19 +315,19 @@ class Consumer:
 
     def _settle_done(self) -> None:
         self._is_asked_to_settle = False  # first: what is done from now on asks again
-        while self._done:
-            delivery, settlement = self._done.popleft()
+        done = self._done
+        while done:
+            delivery, settlement = done.popleft()
             subscription = delivery.subscription
             if delivery.is_stale:
                 _warn_stale(delivery)
-                continue
-            match settlement:
-                case Ack():
-                    subscription.unsettled.done(delivery.tag)
-                case GiveBack():
-                    subscription.give_back(delivery.tag)
-                case Copy():
-                    self._copying.copy(delivery, settlement)
+            elif type(settlement) is Ack:  # nearly always
+                subscription.unsettled.done(delivery.tag)
+            elif isinstance(settlement, GiveBack):
+                subscription.give_back(delivery.tag)
+            else:
+                assert isinstance(settlement, Copy)
+                self._copying.copy(delivery, settlement)
         for subscription in self._subscriptions:
             subscription.send_acks()
         self._finish_when_settled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pika import BasicProperties, exceptions, frame, spec
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 
 from domain_events.transport.confirms import Confirms
 from domain_events.transport.deliveries import LONGEST_WAIT, Deliveries
@@ -271,3 +273,57 @@ def test_what_is_called_plain_is_json_without_headers(given: BasicProperties) ->
     encoded = b"".join(given.encode())
     plain = given.content_type == "application/json" and given.headers is None
     assert is_plain_json(encoded) == plain
+
+
+class Writing(Link):
+    """Writes to a real socket, through pika's transport."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._writers: list[Any] = []
+        services: Any = self
+        self._plain = self._transport = _AsyncPlaintextTransport(sock, services, services)
+
+    def set_reader(self, fd: int, on_readable: Any) -> None: ...
+
+    def set_writer(self, fd: int, on_writable: Any) -> None:
+        self._writers.append(on_writable)
+
+    def remove_writer(self, fd: int) -> None:
+        self._writers.clear()
+
+    def writable(self) -> None:
+        for told in list(self._writers):
+            told()
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._writers)
+
+
+def test_what_the_socket_does_not_take_at_once_goes_out_later_in_its_order() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        link = Writing(ours)
+        pieces = [bytes([n]) * size for n, size in enumerate([10, 2_000_000, 5, 300_000, 1])]
+        link._adapter_emit_data(pieces[0])
+        assert not link.waits  # nobody was asked whether it may be written
+        for piece in pieces[1:]:
+            link._adapter_emit_data(piece)
+        assert link.waits
+        arrived = b""
+        while len(arrived) < sum(map(len, pieces)):
+            arrived += theirs.recv(1_000_000)
+            link.writable()
+        assert arrived == b"".join(pieces)
+        assert not link.waits
+
+
+def test_a_line_that_is_cut_is_found_out_by_pika_in_its_time() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        link = Writing(ours)
+        theirs.close()
+        link._adapter_emit_data(b"into the void")  # raises nothing: somebody may be in the middle of something
+        assert link.waits
