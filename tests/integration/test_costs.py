@@ -4,6 +4,16 @@ Function calls stand for time in Python, writes and reads for time in the kernel
 each other, acks for the broker's work. The least of a few rounds counts: a machine that is busy with something else
 makes batches smaller, so that each event costs more, and never less. A bound that is no longer met is a reason to look;
 where the new cost is meant, measure again.
+
+Measured for each event with RabbitMQ 3.10 and Python 3.11, while ten other processes wanted the two cores; the calls are
+the same within 3 % when nobody does, and with Python 3.12 and 3.13. Before: when all frames went through pika.
+
+              calls         sends          receives      wakings       turns         garbage
+              before  now   before  now    before  now   before  now   before  now   before  now
+  consume     130     46    0.1     0.03   0.3     0.06  0.1     0.03  0.2     0.05  0       0
+  retry       523     259   4.2     0.35   1.1     0.4   0.3     0.2   0.6     0.3   13      12
+  send        242     120   3       1      3       2     1       1     2.7     2     14      0
+  send_many   117     26    3       0.01   0       0     0       0     0       0     4       0
 """
 
 from __future__ import annotations
@@ -90,8 +100,8 @@ def test_consuming_costs_no_more_than_it_did(broker: Broker, queues: Queues, uni
         with relay(broker.url) as wire, scenario("consume", wire.url, name) as consuming:
             rounds.append(consuming.costs())
             acks.append(sum(len(link.acks()) for link in wire.links) / n)
-    assert_at_most(least(rounds), calls=70, sends=0.3, receives=0.6, wakings=0.3, turns=0.6, garbage=0.1, kept=0.5)
-    assert min(acks) <= 0.3
+    assert_at_most(least(rounds), calls=58, sends=0.2, receives=0.4, wakings=0.2, turns=0.4, garbage=0.1, kept=0.5)
+    assert min(acks) <= 0.2  # the lane of a fast handler is seldom empty: one ack is enough for many
 
 
 def test_a_retry_costs_no_more_than_it_did(broker: Broker, queues: Queues, unique: str) -> None:
@@ -106,8 +116,8 @@ def test_a_retry_costs_no_more_than_it_did(broker: Broker, queues: Queues, uniqu
             rounds.append(retrying.costs())
             acks.append(sum(len(link.acks()) for link in wire.links) / n)
     # Garbage: an error holds its traceback, and that the frames that hold the error.
-    assert_at_most(least(rounds), calls=430, sends=1.5, receives=2.0, wakings=0.8, turns=1.5, garbage=15, kept=3)
-    assert min(acks) <= 1.2  # of two deliveries
+    assert_at_most(least(rounds), calls=325, sends=1.2, receives=1.5, wakings=0.6, turns=1.2, garbage=15, kept=10)
+    assert min(acks) <= 1.0  # of two deliveries: originals whose copies are confirmed together are acked together
 
 
 def test_sending_one_by_one_costs_no_more_than_it_did(broker: Broker, unique: str) -> None:
@@ -115,7 +125,7 @@ def test_sending_one_by_one_costs_no_more_than_it_did(broker: Broker, unique: st
     for _ in range(ROUNDS):
         with scenario("send", broker.url, unique + "key", 500) as sending:
             rounds.append(sending.costs())
-    assert_at_most(least(rounds), calls=210, sends=1.1, receives=2.2, wakings=1.1, turns=2.5, garbage=14, kept=0.5)
+    assert_at_most(least(rounds), calls=150, sends=1.1, receives=2.2, wakings=1.1, turns=2.4, garbage=0.1, kept=0.5)
 
 
 def test_sending_many_costs_no_more_than_it_did(broker: Broker, unique: str) -> None:
@@ -123,4 +133,4 @@ def test_sending_many_costs_no_more_than_it_did(broker: Broker, unique: str) -> 
     for _ in range(ROUNDS):
         with scenario("send_many", broker.url, unique + "key", 2000) as sending:
             rounds.append(sending.costs())
-    assert_at_most(least(rounds), calls=90, sends=0.1, receives=0.1, wakings=0.05, turns=0.1, garbage=3, kept=0.5)
+    assert_at_most(least(rounds), calls=33, sends=0.1, receives=0.1, wakings=0.05, turns=0.1, garbage=0.1, kept=0.5)
