@@ -35,7 +35,7 @@ HEADER_FRAME = 20
 """Bytes of a header frame that are no properties (AMQP 0-9-1, sections 2.3.5 and 2.3.5.2)."""
 
 DEFAULT_PREFETCH = 64
-"""Few enough to be shared fairly between processes, enough to keep one busy: see docs/decisions/0005."""
+"""Few enough to be shared fairly between processes, enough to keep one busy: see docs/decisions/0027."""
 
 
 def default_prefetch(concurrency: int) -> int:

@@ -228,9 +228,11 @@ def test_any_deliveries_in_any_pieces(stream: list[bytes], pieces: list[int]) ->
 @given(st.lists(deliveries, min_size=1, max_size=3), st.data())
 @settings(deadline=None)
 def test_whatever_is_broken_ends_as_it_ends_with_pika(stream: list[bytes], data: st.DataObject) -> None:
+    # The last one: a broker that goes on after half a delivery breaks the protocol, and pika mixes the two.
     broken = bytearray(b"".join(stream))
+    first = len(broken) - len(stream[-1])
     for _ in range(data.draw(st.integers(1, 4))):
-        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+        broken[data.draw(st.integers(first, len(broken) - 1))] = data.draw(st.integers(0, 255))
     results = []
     for cuts in (True, False):
         reader = Reader(cuts)
