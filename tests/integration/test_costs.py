@@ -5,8 +5,8 @@ each other, acks for the broker's work. The least of a few rounds counts: a mach
 makes batches smaller, so that each event costs more, and never less. A bound that is no longer met is a reason to look;
 where the new cost is meant, measure again.
 
-Measured for each event with RabbitMQ 3.10 and Python 3.11, while ten other processes wanted the two cores; the calls are
-the same within 3 % when nobody does, and with Python 3.12 and 3.13. Before: when all frames went through pika.
+Measured for each event with RabbitMQ 3.10 and Python 3.11, while ten other processes wanted the two cores; the calls
+are the same within 3 % when nobody does, and with Python 3.12 and 3.13. Before: when all frames went through pika.
 
               calls         sends          receives      wakings       turns         garbage
               before  now   before  now    before  now   before  now   before  now   before  now
@@ -117,7 +117,7 @@ def test_a_retry_costs_no_more_than_it_did(broker: Broker, queues: Queues, uniqu
             acks.append(sum(len(link.acks()) for link in wire.links) / n)
     # Garbage: an error holds its traceback, and that the frames that hold the error.
     assert_at_most(least(rounds), calls=325, sends=1.2, receives=1.5, wakings=0.6, turns=1.2, garbage=15, kept=10)
-    assert min(acks) <= 1.0  # of two deliveries: originals whose copies are confirmed together are acked together
+    assert min(acks) <= 0.8  # of two deliveries: originals whose copies are confirmed together are acked together
 
 
 def test_sending_one_by_one_costs_no_more_than_it_did(broker: Broker, unique: str) -> None:
