@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     writer = Writer(folder / RESULTS)
     facts = machine.facts(rig, rounds=asked.rounds)
     machine.write(folder, facts)
+    # Ended like by Ctrl-C: what runs then is in a session of its own and would go on.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     was_interrupted = False
     try:
@@ -39,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _hold(scenario.NAME, contest, writer, asked)
     except KeyboardInterrupt:
         was_interrupted = True  # half an hour of results is not thrown away
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     minutes = round((time.monotonic() - began) / 60, 1)
     machine.write(folder, facts | machine.facts_afterwards(minutes, was_interrupted=was_interrupted))
     print(tables.write(folder))
+    print(targets.render(folder), flush=True)
     plots.draw(folder)
-    print(targets.render(folder))
     _say(f"{'cut short after' if was_interrupted else 'measured in'} {minutes} minutes; all of it is in {folder}")
     if was_interrupted:
         return INTERRUPTED

@@ -49,7 +49,7 @@ WITH_QUORUM = (
 def contests(rig: Rig) -> Iterable[Contest]:
     yield _contest(rig, "classic", ALL, COUNT)
     yield _contest(rig, "quorum", WITH_QUORUM, COUNT, queue_type="quorum")
-    for prefetch in PREFETCHES:
+    for prefetch in PREFETCHES[::4] if rig.is_quick else PREFETCHES:
         # Few at a time are slow for everybody.
         count = COUNT // 2 if prefetch > 16 else COUNT // 8 if prefetch > 1 else COUNT // 20
         yield _contest(rig, f"classic, prefetch {prefetch}", BARE, count, prefetch=prefetch)
