@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _hold(scenario: str, contest: Contest, writer: Writer, asked: Options) -> None:
     peers = [peer for peer in contest.runs if asked.wants(peer)]
-    for number in range(1, asked.rounds + 1):
+    for number in range(1, min(asked.rounds, contest.most_rounds or asked.rounds) + 1):
         for peer in _turned(peers, number):
             _say(f"{scenario}, {contest.name}, round {number}: {peer}")
             try:

@@ -46,6 +46,8 @@ class Contest:
     """Of the case, or of what its cases have in common."""
     runs: Mapping[str, Run]
     """By peer, as the tables name it."""
+    most_rounds: int | None = None
+    """Of what hardly varies and takes long."""
 
 
 def one_case(case: str, runs: Mapping[str, Callable[[], Values]]) -> Contest:

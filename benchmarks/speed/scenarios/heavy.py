@@ -17,7 +17,7 @@ from benchmarks.speed.task import burn
 
 NAME = "heavy handler"
 SECONDS = 200e-6
-COUNT = 5000
+COUNT = 4000
 PEERS = (peers.OURS, peers.PIKA_SELECT, peers.PIKA_BLOCKING, peers.KOMBU, peers.DRAMATIQ_64, peers.AIO_PIKA)
 
 

@@ -26,7 +26,7 @@ SETTLED = 1.0
 
 
 def contests(rig: Rig) -> Iterable[Contest]:
-    yield Contest("memory", {peer.name: partial(_measure, rig, peer) for peer in plain.ALL})
+    yield Contest("memory", {peer.name: partial(_measure, rig, peer) for peer in plain.ALL}, most_rounds=3)
 
 
 def _measure(rig: Rig, peer: plain.Plain) -> dict[str, Values]:

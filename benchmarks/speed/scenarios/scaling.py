@@ -31,7 +31,7 @@ from benchmarks.speed.task import SEVERAL_TASKS, Task
 
 NAME = "scaling"
 NUMBERS = (1, 2, 4)
-COUNT = 16_000
+COUNT = 8_000
 """Of each receiver, for the fastest."""
 PEERS = (peers.OURS, peers.C_SINGLE, peers.PIKA_SELECT, peers.DRAMATIQ_64)
 SEVERAL = ("bin/domain-events-supervisor", "benchmarks.speed.peers.several")

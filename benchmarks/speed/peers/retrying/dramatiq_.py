@@ -1,4 +1,4 @@
-"""dramatiq: its command with one process, an actor that says when it wants to be called again, confirmed publishing."""
+"""dramatiq: its command with one process and its usual 8 threads, confirms, an actor that says when it is to be called."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dramatiq.middleware import CurrentMessage
 
 from benchmarks.speed.peers.retrying.notes import DELAY, QUEUE, URL, note
 
-COMMAND = ["-m", "dramatiq", "--processes", "1", "--threads", os.environ.get("BENCHMARK_THREADS", "1"), __name__]
+COMMAND = ["-m", "dramatiq", "--processes", "1", "--threads", "8", __name__]
 
 broker = RabbitmqBroker(url=os.environ[URL], confirm_delivery=True)
 broker.add_middleware(CurrentMessage())
