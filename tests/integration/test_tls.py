@@ -66,6 +66,25 @@ def test_our_certificate_can_be_the_login(tls_broker: Broker, name: str, tmp_pat
         seen.wait(1)
 
 
+def test_events_are_joined_into_few_writes(tls_broker: Broker, unique: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[int] = []
+    send = ssl.SSLSocket.send
+
+    def counted(self: ssl.SSLSocket, data: bytes) -> int:
+        writes.append(len(data))
+        return send(self, data)
+
+    monkeypatch.setattr(ssl.SSLSocket, "send", counted)
+    with Sender(secured(tls_broker)) as sender:
+        sender.send(f"{unique}.a", 0)
+        writes.clear()
+        sender.send(f"{unique}.a", 1)
+        assert len(writes) == 1
+        writes.clear()
+        sender.send_many([(f"{unique}.a", number) for number in range(MANY)])
+        assert len(writes) <= MANY / 10
+
+
 def test_a_broker_that_offers_no_login_by_certificate_refuses_it(tls_broker: Broker, name: str) -> None:
     # In the clear there is no certificate, so it is not offered there; no URL says that, but a proxy may end TLS.
     node = parse_broker(tls_broker.urls[0], "test")
