@@ -44,9 +44,7 @@ def contests(rig: Rig) -> Iterator[Contest]:
             )
     for number in RECEIVERS[:QUICKEST] if rig.is_quick else RECEIVERS:
         case = "1 receiver" if number == 1 else f"{number} receivers"
-        yield Contest(
-            case, {plain.OURS.name: lambda case=case, number=number: {case: _receivers(rig, number)}}, most_rounds=3
-        )
+        yield replace(one_case(case, {plain.OURS.name: partial(_receivers, rig, number)}), most_rounds=3)
 
 
 def _head(rig: Rig, peer: peers.Peer, task: Task, length: int) -> Values:

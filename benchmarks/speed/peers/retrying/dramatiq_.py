@@ -1,4 +1,4 @@
-"""dramatiq: its command with one process and its usual 8 threads, confirms, an actor that says when it is to be called."""
+"""dramatiq: its command, one process with its usual 8 threads; confirms; an actor that says when to call it again."""
 
 from __future__ import annotations
 
