@@ -84,11 +84,6 @@ def delete(url: str, *queues: str) -> None:
             open_channel.queue_delete(queue)
 
 
-def purge(url: str, queue: str) -> None:
-    with channel(url) as open_channel:
-        open_channel.queue_purge(queue)
-
-
 def server_version(url: str) -> str:
     """As the broker tells it at login."""
     connection = pika.BlockingConnection(pika.URLParameters(url))

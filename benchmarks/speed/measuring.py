@@ -68,11 +68,6 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
-def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """What a table shows of latencies: p50, p90 and p99, in milliseconds."""
-    return {f"p{share}_ms": percentile(seconds, share / 100) * 1e3 for share in (50, 90, 99)}
-
-
 @dataclass(slots=True)
 class Span:
     """From its making to `end`: wall clock and CPU of the processes that were there, looked up beforehand."""

@@ -5,6 +5,7 @@ They do what the protocol asks for and nothing else: no JSON, no handler, no rec
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,10 +28,12 @@ def build() -> Path | None:
         program = CACHE / name
         if program.exists() and program.stat().st_mtime > newest:
             continue
-        command = [compiler, "-O2", "-Wall", "-Wextra", "-o", program, SOURCES / f"{name}.c", "-lrabbitmq"]
+        made = CACHE / f"{name}.{os.getpid()}"
+        command = [compiler, "-O2", "-Wall", "-Wextra", "-o", made, SOURCES / f"{name}.c", "-lrabbitmq"]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode:
             if b"amqp.h" in done.stderr:
                 return None
             raise Failed(f"{name}.c does not compile: {last_words(done)}")
+        made.rename(program)  # another run may be using the old one
     return CACHE
