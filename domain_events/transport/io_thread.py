@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 from pika.adapters.select_connection import IOLoop
 
@@ -76,8 +75,10 @@ class _Bell:
         self._descriptor = os.dup(descriptor)
 
     def __call__(self) -> None:
-        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # it rings already, or nobody hears it
+        try:
             os.write(self._descriptor, b"X")
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+            pass  # it rings already, or nobody hears it
 
     def __del__(self) -> None:
         os.close(self._descriptor)

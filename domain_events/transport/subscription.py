@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pika import BasicProperties
+from pika import BasicProperties, spec
 from pika.channel import Channel
 
 from domain_events.registration import LARGEST_PREFETCH, Registration
@@ -34,7 +34,7 @@ SMALLEST_FRAME = 4096
 HEADER_FRAME = 20
 """Bytes of a header frame that are no properties (AMQP 0-9-1, sections 2.3.5 and 2.3.5.2)."""
 
-DEFAULT_PREFETCH = 64
+DEFAULT_PREFETCH = 100
 """Few enough to be shared fairly between processes, enough to keep one busy: see docs/decisions/0027."""
 
 
@@ -143,7 +143,8 @@ class Subscription:
         self._script: Script[str] | None = None
         self._opened: Channel | None = None  # the newest
         self._consumer_tag: str | None = None
-        self._more_consumers: list[str] = []
+        self._more_consumers: list[str] = []  # tags
+        self._beginning: set[str] = set()  # tags of those that the broker has not answered about
         self._deliveries: Deliveries | None = None  # of the connection
 
     def start(
@@ -256,14 +257,30 @@ class Subscription:
             and self.channel is not None
             and self.channel.is_open
         ):
-            self._more_consumers.append(self.channel.basic_consume(self.registration.name, self._on_message))
+            tag = self.channel.basic_consume(
+                self.registration.name, self._on_message, callback=partial(self._on_widened, self.channel)
+            )
+            self._more_consumers.append(tag)
+            self._beginning.add(tag)
 
     def narrow(self) -> None:
         """To be called before what was settling is acked: the broker must not fill these places again."""
-        while self._more_consumers:
-            tag = self._more_consumers.pop()
-            if self.channel is not None and self.channel.is_open:
-                self.channel.basic_cancel(tag)
+        more, self._more_consumers = self._more_consumers, []
+        for tag in more:
+            if tag not in self._beginning and self.channel is not None:
+                self._end_consumer(self.channel, tag)
+
+    def _on_widened(self, channel: Channel, frame: Any) -> None:
+        tag = str(frame.method.consumer_tag)
+        self._beginning.discard(tag)
+        if channel is self.channel and tag not in self._more_consumers:
+            self._end_consumer(channel, tag)
+
+    def _end_consumer(self, channel: Channel, tag: str) -> None:
+        # Not by pika's basic_cancel: that gives back what is on its way to us, and it would come again behind others.
+        # Nor would it be sent at once, before the acks, while another request waits for its answer.
+        if channel.is_open:
+            channel._send_method(spec.Basic.Cancel(consumer_tag=tag, nowait=True))  # type: ignore[attr-defined]
 
     def stop(self) -> None:
         """Take no more deliveries; what is in hand can still be settled."""
@@ -275,9 +292,11 @@ class Subscription:
             # pika itself gives back what is on its way to us still.
             self._leave_to_pika()
             self.channel.basic_cancel(self._consumer_tag)
+            for tag in self._more_consumers:
+                self.channel.basic_cancel(tag)
+        self._more_consumers.clear()
         self._consumer_tag = None
         self.consuming = False
-        self.narrow()
 
     def send_acks(self) -> None:
         acks = self.unsettled.take_acks()
@@ -316,6 +335,7 @@ class Subscription:
         self.postponed.clear()  # the timers will find a stale delivery
         self.settling.clear()
         self._more_consumers.clear()
+        self._beginning.clear()
         self.unsettled = Unsettled()
         self._leave_to_pika()
         self.channel = None
