@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from pika import spec
+from pika.frame import Method
 
 from domain_events.transport.handover import HandOver
 from domain_events.transport.subscription import MOST_CONSUMERS, Delivery, Subscription
@@ -18,10 +23,19 @@ class Channel:
     def __init__(self) -> None:
         self.consumers: list[str] = ["first"]
         self.said: list[str] = []
+        self.answers: list[Callable[[], None]] = []
 
-    def basic_consume(self, queue: str, on_message: object) -> str:
+    def basic_consume(self, queue: str, on_message: object, callback: Callable[[Any], None]) -> str:
         self.consumers.append(f"{queue} {len(self.consumers)}")
+        self.answers.append(partial(callback, Method(1, spec.Basic.ConsumeOk(self.consumers[-1]))))
         return self.consumers[-1]
+
+    def answer(self) -> None:
+        while self.answers:
+            self.answers.pop()()
+
+    def _send_method(self, method: spec.Basic.Cancel) -> None:
+        self.basic_cancel(method.consumer_tag)
 
     def basic_cancel(self, tag: str) -> None:
         self.consumers.remove(tag)
@@ -42,16 +56,19 @@ class Place(Subscription):
         channel: Any = self.broker
         self.channel = channel
         self.consuming = True
+        self._consumer_tag = "first"
 
     def given(self, *tags: int) -> None:
         for tag in tags:
             self.unsettled.add(tag)
 
-    def copied(self, *tags: int) -> int:
+    def copied(self, *tags: int, answered: bool = True) -> int:
         """How many consumers there are then."""
         for tag in tags:
             self.settling.add(tag)
             self.widen()
+        if answered:
+            self.broker.answer()
         return len(self.broker.consumers)
 
 
@@ -92,6 +109,17 @@ def test_the_other_consumers_end_before_what_was_settling_is_acked() -> None:
     assert place.broker.said == ["cancel", "ack"]
 
 
+def test_one_that_the_broker_has_not_answered_about_ends_when_it_has() -> None:
+    # Not before: the request may wait in the client still, and would come after its own end.
+    place = Place()
+    place.given(1, 2)
+    assert place.copied(1, 2, answered=False) == 2
+    place.narrow()
+    assert place.broker.said == []
+    place.broker.answer()
+    assert place.broker.consumers == ["first"]
+
+
 def test_it_widens_again_after_it_was_narrowed() -> None:
     place = Place()
     place.given(1, 2, 3, 4)
@@ -105,8 +133,8 @@ def test_a_drain_ends_all_consumers() -> None:
     place.given(1, 2)
     place.copied(1, 2)
     place.stop()
-    assert place.broker.consumers == ["first"]  # ours was never told its tag
-    assert place.copied(2) == 1
+    assert place.broker.consumers == []
+    assert place.copied(2) == 0
 
 
 def test_a_lost_channel_takes_them_along() -> None:
@@ -115,6 +143,7 @@ def test_a_lost_channel_takes_them_along() -> None:
     place.copied(1, 2)
     place.reset()
     assert not place.settling
+    place.broker.answer()
     place.channel = Channel()  # type: ignore[assignment]
     place.narrow()
     assert place.channel.said == []  # type: ignore[attr-defined]
