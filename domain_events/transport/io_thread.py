@@ -75,7 +75,7 @@ class _Bell:
         self._descriptor = os.dup(descriptor)
 
     def __call__(self) -> None:
-        try:
+        try:  # noqa: SIM105 - it rings for nearly every event that is sent
             os.write(self._descriptor, b"X")
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             pass  # it rings already, or nobody hears it
