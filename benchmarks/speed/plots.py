@@ -47,6 +47,8 @@ class Bars:
     value: str
     is_cost: bool = False
     """Less is better."""
+    is_logarithmic: bool = False
+    """Where some are a hundred times others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +84,26 @@ PLOTS: tuple[Plot, ...] = (
         "publish-one", "Publish one by one, each confirmed", "publish one by one", "confirmed", "p50_ms", is_cost=True
     ),
     Bars("publish-many", "Publish many, confirms pipelined", "publish many", "pipelined", "events_per_second"),
-    Bars("latency", "From sending to the handler", "latency", "200 events/s", "p50_ms", is_cost=True),
+    Bars(
+        "latency", "From sending to the handler", "latency", "200 events/s", "p50_ms", is_cost=True, is_logarithmic=True
+    ),
     Bars("retries", "200 events that fail once, again after 0.5 s", "retries", "burst of 200", "events_per_second"),
     Bars("lateness", "How late retries are, 20 events/s", "retries", "20 events/s", "late_p99_ms", is_cost=True),
+    Bars("memory-of-one", "An idle receiver, all processes", "memory", "1 receiver", "pss_mib", is_cost=True),
     Lines("memory", "Idle receivers, all processes", "memory", r"(\d+) receivers?", "pss_mib", "receivers"),
     Bars("start", "From the start of the process to the first event", "start", "one event", "start_ms", is_cost=True),
     Bars("heavy", "A handler that takes 200 µs of CPU", "heavy handler", "200 µs", "of_bound_percent"),
     Lines(
         "scaling",
-        "Consumers at once, each with its queue",
+        "Receivers at once, all together",
         "scaling",
-        r"(\d+) consumers?",
+        r"(\d+) receivers?",
         "events_per_second",
-        "consumers",
+        "receivers",
     ),
     Lines(
         "length",
-        "Consuming 20 000 events at the head of a queue, by its length",
+        "Consuming at the head of a queue, by its length",
         "growth",
         r"queue of (\d+)",
         "events_per_second",
@@ -147,7 +152,11 @@ def _bars(plot: Bars, measured: Sequence[Measured]) -> Figure | None:
         error_kw={"ecolor": "#2c3e50", "elinewidth": 1, "capsize": 2},
     )
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
+    if plot.is_logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_xlim(left=0)
     _write_on(axes, plot.title, label(plot.value))
     return figure
 
@@ -158,6 +167,8 @@ def _lines(plot: Lines, measured: Sequence[Measured]) -> Figure | None:
         spread, found = each.spread(plot.value), re.fullmatch(plot.case, each.case)
         if spread and found:
             points.setdefault(each.peer, []).append((float(found[1]), spread))
+    # Who has been measured at one place only has no line.
+    points = {peer: line for peer, line in points.items() if len(line) > 1} or points
     if not points:
         return None
     figure, axes = plt.subplots(figsize=(7, 3.4))
@@ -176,7 +187,7 @@ def _lines(plot: Lines, measured: Sequence[Measured]) -> Figure | None:
     if plot.is_logarithmic:
         axes.set_xscale("log")
     axes.set_xticks(sorted({x for line in points.values() for x, _ in line}))
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_ylabel(label(plot.value))

@@ -18,7 +18,7 @@ from benchmarks.speed.results import Measured, Spread, machine, names_of, read
 TABLES = "tables.md"
 
 OURS = "domain-events"
-REFERENCES = ("C, single acks", "C", "dramatiq", "aio-pika", "bare pika, SelectConnection")
+REFERENCES = ("C, single acks", "C", "dramatiq", "dramatiq, prefetch 64", "dramatiq, 8 threads", "aio-pika")
 """Whom to compare with: the first of them that was measured in a case."""
 
 LABELS = {
@@ -120,7 +120,7 @@ def _figure(value: float) -> str:
 def _flat(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {version}" for name, version in value.items())
-    return str(value)
+    return _figure(value) if isinstance(value, float) else str(value)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
