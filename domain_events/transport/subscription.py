@@ -26,7 +26,8 @@ A queue that hangs in the broker, or has no majority of its nodes, keeps a chann
 it was asked for, it still does when it comes back, so asking often does not help."""
 
 MOST_CONSUMERS = 64
-"""On one channel, see `Subscription.widen`."""
+MOST_SETTLING = 1000
+"""On one channel, and events that they may have: see `Subscription.widen`. A child that is killed leaves so many twice."""
 
 SMALLEST_FRAME = 4096
 """Bytes, that every AMQP peer must accept (AMQP 0-9-1, section 2.3.7)."""
@@ -251,7 +252,7 @@ class Subscription:
         consumers = 1 + len(self._more_consumers)
         if (
             len(self.settling) == len(self.unsettled) >= consumers * self.prefetch
-            and consumers < MOST_CONSUMERS
+            and consumers < min(MOST_CONSUMERS, MOST_SETTLING // self.prefetch)
             and self.consuming
             and not self.registration.single_active
             and self.channel is not None
