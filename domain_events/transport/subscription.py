@@ -27,7 +27,7 @@ it was asked for, it still does when it comes back, so asking often does not hel
 
 MOST_CONSUMERS = 64
 MOST_SETTLING = 1000
-"""On one channel, and events that they may have, see `Subscription.widen`: a child that is killed leaves so many twice."""
+"""On one channel, and events that they may have. See `Subscription.widen`; a child that is killed leaves them twice."""
 
 SMALLEST_FRAME = 4096
 """Bytes, that every AMQP peer must accept (AMQP 0-9-1, section 2.3.7)."""
