@@ -85,7 +85,8 @@ class Backoff:
             grown = self.first * self.factor**retries
         except OverflowError:
             grown = self.max if self.first else 0.0
-        return min(grown, self.max) * (1.0 + self.jitter * step / steps)
+        # Never nothing of it: with a jitter of 1 one retry of many would come back at once.
+        return min(grown, self.max) * max(1.0 + self.jitter * step / steps, JITTER_STEP / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

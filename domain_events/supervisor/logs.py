@@ -140,8 +140,8 @@ def held_across_fork() -> Iterator[None]:
     """
     parent = os.getpid()
     handlers = _all_handlers()
-    note_handlers()
     held = _hold(handlers)
+    note_handlers()
     try:
         yield
     finally:

@@ -125,6 +125,7 @@ class Consumer:
         self._long_handlers = LongHandlers()
         self._is_started = False
         self._draining = False
+        self._calming: object | None = None
         self._finishing = False
         _consumers.add(self)
 
@@ -365,8 +366,17 @@ class Consumer:
     def _finish_when_settled(self) -> None:
         if not self._draining or self._finishing:
             return
-        if all(not len(subscription.unsettled) for subscription in self._subscriptions):
+        if any(len(subscription.unsettled) for subscription in self._subscriptions):
+            return
+        wait = max(subscription.calm.wait() for subscription in self._subscriptions)
+        if not wait:
             self._finish()
+        elif self._calming is None:
+            self._calming = self._io.later(wait, self._on_calm)
+
+    def _on_calm(self) -> None:
+        self._calming = None
+        self._finish_when_settled()
 
     def _finish(self) -> None:
         self._finishing = True

@@ -118,14 +118,9 @@ class Copying:
             self._io.later(due * MOMENT - now, partial(self._on_settled, due))
         self._settling[due].append(delivery)
         delivery.body = b""  # it is done, and there may be many
-        delivery.subscription.settling.add(delivery.tag)
-        delivery.subscription.widen()
 
     def _on_settled(self, due: int) -> None:
         for delivery in self._settling.pop(due):
-            if not delivery.is_stale:
-                delivery.subscription.narrow()
-                delivery.subscription.settling.discard(delivery.tag)
             self._ack(delivery)
 
     def _ack(self, delivery: Delivery) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pika import BasicProperties, spec
+from pika import BasicProperties
 from pika.channel import Channel
 
 from domain_events.registration import LARGEST_PREFETCH, Registration
+from domain_events.transport.calm import Calm
 from domain_events.transport.declaring import declare_receiver, open_channel
 from domain_events.transport.deliveries import Deliveries
 from domain_events.transport.direct import DirectConnection
@@ -24,10 +25,6 @@ MOST_PATIENCE = 600.0
 """Seconds without an answer, after which a channel is given up for a new one: from the first to the second, doubling.
 A queue that hangs in the broker, or has no majority of its nodes, keeps a channel waiting for ever without a word. What
 it was asked for, it still does when it comes back, so asking often does not help."""
-
-MOST_CONSUMERS = 64
-MOST_SETTLING = 1000
-"""On one channel, and events that they may have. See `Subscription.widen`; a child that is killed leaves them twice."""
 
 SMALLEST_FRAME = 4096
 """Bytes, that every AMQP peer must accept (AMQP 0-9-1, section 2.3.7)."""
@@ -122,9 +119,9 @@ class Subscription:
         self.lane = lane
         self.prefetch = registration.prefetch or default_prefetch(registration.concurrency)
         self.unsettled = Unsettled()
+        self.calm = Calm()
         self.copies: dict[int, Publication] = {}  # under way, by delivery tag
         self.postponed: dict[int, object] = {}  # copies that failed, until they are tried again: tag -> timer
-        self.settling: set[int] = set()  # copied, but the queue of the copy is too young to ack them
         self.watched: dict[tuple[Channel, int], Callable[[bool], None]] = {}  # who asks what becomes of a delivery
         self._answering: dict[tuple[Channel, int], Callable[[bool], None]] = {}  # acked, but does the broker know it?
         self.channel: Channel | None = None
@@ -144,8 +141,6 @@ class Subscription:
         self._script: Script[str] | None = None
         self._opened: Channel | None = None  # the newest
         self._consumer_tag: str | None = None
-        self._more_consumers: list[str] = []  # tags
-        self._beginning: set[str] = set()  # tags of those that the broker has not answered about
         self._deliveries: Deliveries | None = None  # of the connection
 
     def start(
@@ -201,7 +196,7 @@ class Subscription:
         channel: Channel = yield another()
         channel = yield from declare_receiver(another, channel, self.registration)
         yield lambda done: channel.basic_qos(prefetch_count=self.prefetch, callback=done)
-        channel.add_on_cancel_callback(lambda _frame: cancelled())
+        channel.add_on_cancel_callback(lambda _frame: cancelled() if channel is self.channel else None)
         self.channel = channel
         frame: Any = yield lambda done: channel.basic_consume(self.registration.name, self._on_message, callback=done)
         tag = str(frame.method.consumer_tag)
@@ -243,46 +238,6 @@ class Subscription:
         if self._deliveries is not None and self.channel is not None:
             self._deliveries.leave(self.channel.channel_number)
 
-    def widen(self) -> None:
-        """Take as many events again as the prefetch allows when all that we have been given is settling.
-
-        They come through another consumer of ours: what a consumer may have cannot be changed. So there are never
-        more than `prefetch` events whose copies are not safe yet.
-        """
-        consumers = 1 + len(self._more_consumers)
-        if (
-            len(self.settling) == len(self.unsettled) >= consumers * self.prefetch
-            and consumers < min(MOST_CONSUMERS, MOST_SETTLING // self.prefetch)
-            and self.consuming
-            and not self.registration.single_active
-            and self.channel is not None
-            and self.channel.is_open
-        ):
-            tag = self.channel.basic_consume(
-                self.registration.name, self._on_message, callback=partial(self._on_widened, self.channel)
-            )
-            self._more_consumers.append(tag)
-            self._beginning.add(tag)
-
-    def narrow(self) -> None:
-        """To be called before what was settling is acked: the broker must not fill these places again."""
-        more, self._more_consumers = self._more_consumers, []
-        for tag in more:
-            if tag not in self._beginning and self.channel is not None:
-                self._end_consumer(self.channel, tag)
-
-    def _on_widened(self, channel: Channel, frame: Any) -> None:
-        tag = str(frame.method.consumer_tag)
-        self._beginning.discard(tag)
-        if channel is self.channel and tag not in self._more_consumers:
-            self._end_consumer(channel, tag)
-
-    def _end_consumer(self, channel: Channel, tag: str) -> None:
-        # Not by pika's basic_cancel: that gives back what is on its way to us, and it would come again behind others.
-        # Nor would it be sent at once, before the acks, while another request waits for its answer.
-        if channel.is_open:
-            channel._send_method(spec.Basic.Cancel(consumer_tag=tag, nowait=True))  # type: ignore[attr-defined]
-
     def stop(self) -> None:
         """Take no more deliveries; what is in hand can still be settled."""
         if self._script is not None and self._script.running:
@@ -293,9 +248,6 @@ class Subscription:
             # pika itself gives back what is on its way to us still.
             self._leave_to_pika()
             self.channel.basic_cancel(self._consumer_tag)
-            for tag in self._more_consumers:
-                self.channel.basic_cancel(tag)
-        self._more_consumers.clear()
         self._consumer_tag = None
         self.consuming = False
 
@@ -303,6 +255,7 @@ class Subscription:
         acks = self.unsettled.take_acks()
         if self.channel is not None and self.channel.is_open:
             for tag, multiple in acks:
+                self.calm.note()
                 self.channel.basic_ack(tag, multiple=multiple)
             acked = [key for key in list(self.watched) if key[0] is self.channel and key[1] not in self.unsettled]
             if acked:
@@ -322,6 +275,7 @@ class Subscription:
         if self.channel is not None and (told := self.watched.pop((self.channel, tag), None)):
             told(False)
         if self.channel is not None and self.channel.is_open:
+            self.calm.note()
             self.channel.basic_nack(tag, requeue=True)
 
     def reset(self) -> list[Publication]:
@@ -334,10 +288,8 @@ class Subscription:
         copies = list(self.copies.values())
         self.copies.clear()
         self.postponed.clear()  # the timers will find a stale delivery
-        self.settling.clear()
-        self._more_consumers.clear()
-        self._beginning.clear()
         self.unsettled = Unsettled()
+        self.calm = Calm()
         self._leave_to_pika()
         self.channel = None
         for waiting in (self.watched, self._answering):

@@ -802,3 +802,26 @@ receiver.start_consuming(timeout=2)
     )
     assert process.wait() == 0
     assert process.output() == f"user event {unique}user.disabled {{'user_id': 1}}\n"
+
+
+def test_what_was_handled_in_a_drain_stays_handled_however_much_is_given_back(
+    broker: Broker, queues: Queues, unique: str
+) -> None:
+    # RabbitMQ would forget an ack that comes right after many nacks and right before the end of the channel.
+    name = queues.forget_after(unique + "r")
+    n = 300
+    seen: list[int] = []
+    receiver = Receiver(broker.url)
+
+    def handler(event: DomainEvent) -> None:
+        seen.append(event.data)
+        if len(seen) % 50 == 1 or len(seen) == n:  # the others are with us, and go back
+            receiver.stop_consuming()
+
+    receiver.register(handler, name, [unique + "key"], prefetch=200)
+    receiver.declare()
+    Sender(broker.url).send_many([(unique + "key", each) for each in range(n)])
+    while len(seen) < n:
+        receiver.start_consuming(timeout=60)
+    assert sorted(seen) == [*range(n)]
+    assert queues.count(name) == 0

@@ -14,7 +14,6 @@ import pytest
 from domain_events import Backoff, DeadLetter, DomainEvent, Receiver, Retry, Sender
 from tests.brokers import Broker, Queues
 from tests.consuming import Consuming, Seen, consuming
-from tests.relay import relay
 from tests.waiting import wait_until
 
 
@@ -264,28 +263,6 @@ def test_the_delays_of_a_jittered_backoff_share_a_few_queues(broker: Broker, que
         seen.wait(200)
     queues.wait_count(name, 0)
     assert queues.count(name + ":dead") == 0
-
-
-def test_a_new_delay_does_not_hold_up_what_comes_behind(broker: Broker, queues: Queues, unique: str) -> None:
-    # The original of a copy in a new queue is acked a second later. One after the other would take half a minute.
-    name = queues.forget_after(unique + "r", 60_000)
-    seen = Seen(fail_with(lambda _: Retry(60)))
-    with relay(broker.url) as wire:
-        receiver = Receiver(wire.url)
-        receiver.register(seen, name, [unique + "key"], max_retries=1, prefetch=1)
-        receiver.declare()
-        Sender(broker.url).send_many([(unique + "key", n) for n in range(30)])
-        with consuming(receiver):
-            seen.wait(30, deadline=15)
-            queues.wait_count(f"{name}:retry:60000", 30)
-
-            def is_narrow_again() -> bool:
-                return queues.channel.queue_declare(name, passive=True).method.consumer_count == 1
-
-            wait_until(is_narrow_again, what="one consumer")
-    assert seen.data == [*range(30)]
-    assert queues.count(name) == 0
-    assert max(len(link.acked()) for link in wire.links) == 30
 
 
 def test_a_retry_queue_that_was_deleted_is_declared_again(broker: Broker, queues: Queues, unique: str) -> None:

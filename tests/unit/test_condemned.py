@@ -14,7 +14,7 @@ from domain_events.gate import Gate
 from domain_events.guarding import guarded
 from domain_events.oversight import Oversight, Suspicion
 from domain_events.transport.settlement import Settlement
-from domain_events.transport.subscription import Delivery, Subscription
+from domain_events.transport.subscription import DEFAULT_PREFETCH, Delivery, Subscription
 from tests.deliveries import Desk, delivery, handling, runner
 from tests.registrations import register
 from tests.waiting import wait_until
@@ -134,7 +134,7 @@ class Channel:
     def basic_nack(self, tag: int, requeue: bool) -> None: ...
 
     def basic_qos(self, prefetch_count: int, callback: Callable[[object], None]) -> None:
-        assert prefetch_count == 16, "nothing changes"
+        assert prefetch_count == DEFAULT_PREFETCH, "nothing changes"
         self.answers.append(callback)
 
 
