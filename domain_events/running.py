@@ -18,7 +18,7 @@ from domain_events.events import DomainEvent
 from domain_events.gate import Gate
 from domain_events.observers import Observer
 from domain_events.oversight import Suspicion
-from domain_events.policy import Handled, Outcome, RetryLater, SetAside, decide
+from domain_events.policy import Outcome, RetryLater, SetAside, decide
 from domain_events.registration import Registration
 from domain_events.settling import settlement_of
 from domain_events.stopping import Stop
@@ -257,8 +257,6 @@ class Runner:
                 observer.dead_lettered(registration.name, event, seconds, reason, dropped=not registration.dead_letter)
             case RetryLater(delay=delay) if event is not None:
                 observer.retried(registration.name, event, seconds, delay)
-            case Handled() if event is not None:
-                observer.handled(registration.name, event, seconds)
 
 
 def _progress(delivery: Delivery) -> Progress:

@@ -9,7 +9,7 @@ from typing import assert_never
 from domain_events.events import DomainEvent
 from domain_events.policy import LONGEST_DELAY, Handled, Outcome, Retry, RetryLater, SetAside
 from domain_events.showing import printable
-from domain_events.transport.settlement import Ack, Copy, Settlement
+from domain_events.transport.settlement import ACK, Copy, Settlement
 from domain_events.transport.subscription import Delivery
 from domain_events.transport.topology import dead_letter_queue, main_queue, retry_delay, retry_queue
 from domain_events.transport.wire import Failure, Progress, dead_letter_properties, retry_properties
@@ -29,7 +29,7 @@ def settlement_of(
     registration = delivery.registration
     match outcome:
         case Handled():
-            return Ack()
+            return ACK
         case RetryLater(delay=delay):
             if isinstance(error, Retry) and error.delay is not None and error.delay > LONGEST_DELAY:
                 logger.warning("receiver %s: a delay of %g s was cut to 49 days", registration.name, error.delay)
@@ -52,7 +52,7 @@ def settlement_of(
             if not registration.dead_letter:
                 # It is gone with this: who reads the log must be able to find it at its sender's.
                 logger.error("receiver %s drops %s: %s", registration.name, shown, reason, exc_info=error)
-                return Ack()
+                return ACK
             logger.error("receiver %s dead-letters %s: %s", registration.name, shown, reason, exc_info=error)
             return Copy(
                 dead_letter_queue(registration.name),

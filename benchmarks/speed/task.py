@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -67,9 +68,13 @@ def from_environment() -> Task:
     return Task(**json.loads(os.environ[VARIABLE]))
 
 
-def run(verbs: Mapping[str, Callable[[Task], None]]) -> None:
-    """The main program of a peer: the verb is its argument."""
-    verbs[sys.argv[1]](from_environment())
+def run(verbs: Mapping[str, Callable[[Task], object]]) -> None:
+    """The main program of a peer: the verb is its argument. A coroutine is run to its end."""
+    result = verbs[sys.argv[1]](from_environment())
+    if inspect.iscoroutine(result):
+        import asyncio  # not for those who do without
+
+        asyncio.run(result)
 
 
 class Counting:

@@ -26,6 +26,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from domain_events import DomainEvent, Receiver, Sender
 from domain_events.transport.topology import SETTLING_TIME
 from tests.brokers import Broker, Queues
@@ -120,17 +122,18 @@ def test_a_retry_costs_no_more_than_it_did(broker: Broker, queues: Queues, uniqu
     assert min(acks) <= 0.8  # of two deliveries: originals whose copies are confirmed together are acked together
 
 
-def test_sending_one_by_one_costs_no_more_than_it_did(broker: Broker, unique: str) -> None:
+@pytest.mark.parametrize(
+    ("verb", "n", "bounds"),
+    [
+        ("send", 500, {"calls": 150, "sends": 1.1, "receives": 2.2, "wakings": 1.1, "turns": 2.4}),
+        ("send_many", 2000, {"calls": 33, "sends": 0.1, "receives": 0.1, "wakings": 0.05, "turns": 0.1}),
+    ],
+)
+def test_sending_costs_no_more_than_it_did(
+    verb: str, n: int, bounds: dict[str, float], broker: Broker, unique: str
+) -> None:
     rounds = []
     for _ in range(ROUNDS):
-        with scenario("send", broker.url, unique + "key", 500) as sending:
+        with scenario(verb, broker.url, unique + "key", n) as sending:
             rounds.append(sending.costs())
-    assert_at_most(least(rounds), calls=150, sends=1.1, receives=2.2, wakings=1.1, turns=2.4, garbage=0.1, kept=0.5)
-
-
-def test_sending_many_costs_no_more_than_it_did(broker: Broker, unique: str) -> None:
-    rounds = []
-    for _ in range(ROUNDS):
-        with scenario("send_many", broker.url, unique + "key", 2000) as sending:
-            rounds.append(sending.costs())
-    assert_at_most(least(rounds), calls=33, sends=0.1, receives=0.1, wakings=0.05, turns=0.1, garbage=0.1, kept=0.5)
+    assert_at_most(least(rounds), **bounds, garbage=0.1, kept=0.5)

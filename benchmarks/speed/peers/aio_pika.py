@@ -16,7 +16,7 @@ from benchmarks.speed.task import DEFAULT_PREFETCH, Counting, Task, run
 WINDOW = 1000
 
 
-async def _consume(task: Task) -> None:
+async def consume(task: Task) -> None:
     counting = Counting(task)
 
     async def on_message(message: AbstractIncomingMessage) -> None:
@@ -31,13 +31,13 @@ async def _consume(task: Task) -> None:
     await asyncio.Future()
 
 
-async def _publish_one(task: Task) -> None:
+async def publish_one(task: Task) -> None:
     connection = await aio_pika.connect_robust(task.url)
     async with connection:
         await one_by_one_async(task, await _sender(task, await connection.channel()))
 
 
-async def _publish_many(task: Task) -> None:
+async def publish_many(task: Task) -> None:
     connection = await aio_pika.connect_robust(task.url)
     async with connection:
         await many_async(task, await _sender(task, await connection.channel()), window=WINDOW)
@@ -55,18 +55,6 @@ async def _sender(task: Task, channel: AbstractChannel) -> Callable[[], Awaitabl
         return exchange.publish(message, task.queue)
 
     return send
-
-
-def consume(task: Task) -> None:
-    asyncio.run(_consume(task))
-
-
-def publish_one(task: Task) -> None:
-    asyncio.run(_publish_one(task))
-
-
-def publish_many(task: Task) -> None:
-    asyncio.run(_publish_many(task))
 
 
 if __name__ == "__main__":

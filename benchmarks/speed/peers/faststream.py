@@ -30,26 +30,18 @@ def consume(task: Task) -> None:
     asyncio.run(FastStream(broker, logger=None).run())
 
 
-async def _publish_one(task: Task) -> None:
+async def publish_one(task: Task) -> None:
     async with RabbitBroker(task.url, logger=None) as broker:
         await one_by_one_async(task, _sender(task, broker))
 
 
-async def _publish_many(task: Task) -> None:
+async def publish_many(task: Task) -> None:
     async with RabbitBroker(task.url, logger=None) as broker:
         await many_async(task, _sender(task, broker), window=WINDOW)
 
 
 def _sender(task: Task, broker: RabbitBroker) -> Callable[[], Awaitable[object]]:
     return lambda: broker.publish(event(task.queue), exchange=EVENTS, routing_key=task.queue, persist=True)
-
-
-def publish_one(task: Task) -> None:
-    asyncio.run(_publish_one(task))
-
-
-def publish_many(task: Task) -> None:
-    asyncio.run(_publish_many(task))
 
 
 if __name__ == "__main__":
