@@ -719,8 +719,8 @@ def test_signs_of_life_go_on_while_the_broker_is_away_and_while_it_says_nothing(
             Sender(broker.url).send(unique + "key", 1)
             seen.wait(1)
             wire.deaf = True
-            wire.cut()
             links = len(wire.links)
+            wire.cut()
             wait_until(lambda: len(wire.links) > links, what="an attempt to come back")
             n = len(overseer.beats)
             wait_until(lambda: len(overseer.beats) > n + 10, 5, "signs of life while the broker says nothing")

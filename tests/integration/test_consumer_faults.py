@@ -44,30 +44,34 @@ class Scene:
         self.ledger = Ledger(queues, self.name, DELAY)
         self._queues = queues
         self._sender = Sender(url)
-        self._first = 0
+        self._declared = 0
 
     def send(self, *kinds: str) -> None:
         events = [(kind, len(self.sent) + n) for n, kind in enumerate(kinds)]
         self.sent += events
         self._sender.send_many([(self.key, list(event)) for event in events])
 
-    def begin(self) -> None:
+    @contextlib.contextmanager
+    def consuming_by(self, receiver: Receiver) -> Iterator[None]:
         """Both connections of the consumer are there, and idle."""
-        self._first = len(self.wire.links)
-        self.send("retry")
-        self.worker.wait_handled(1)
-        self.wait_acked(1, 2)  # the original takes a second: its retry queue is young
+        receiver.declare()
+        self._declared = len(self.wire.links)  # before the consumer's thread can open its own
+        with consuming(receiver):
+            self.send("retry")
+            self.worker.wait_handled(1)
+            self.wait_acked(1, 2)  # the original takes a second: its retry queue is young
+            yield
 
     def wait_acked(self, *tags: int) -> None:
         wait_until(lambda: {*tags} <= self.consuming.acked(), what=f"acks of {tags}")
 
     @property
     def consuming(self) -> Link:
-        return self.wire.links[self._first]
+        return self.wire.links[self._declared]
 
     @property
     def copying(self) -> Link:
-        return self.wire.links[self._first + 1]
+        return self.wire.links[self._declared + 1]
 
     def wait_reconnected(self, links: int) -> float:
         """Until there are more links than that. Returns how long it took."""
@@ -94,9 +98,7 @@ def scene(broker: Broker, queues: Queues, unique: str) -> Iterator[Scene]:
         made = Scene(wire, queues, broker.url, unique)
         receiver = Receiver(wire.url + "?heartbeat=1")
         receiver.register(made.worker, made.name, [made.key], max_retries=1)
-        receiver.declare()
-        with consuming(receiver):
-            made.begin()
+        with made.consuming_by(receiver):
             yield made
             made.worker.go_on.set()
 
@@ -201,9 +203,7 @@ def test_a_slow_line_loses_and_duplicates_nothing(broker: Broker, queues: Queues
         scene = Scene(wire, queues, broker.url, unique)
         receiver = Receiver(wire.url + "?heartbeat=4")
         receiver.register(scene.worker, scene.name, [scene.key], max_retries=1)
-        receiver.declare()
-        with consuming(receiver):
-            scene.begin()
+        with scene.consuming_by(receiver):
             scene.consuming.delay = scene.copying.delay = 0.5
             scene.send("plain", "retry", "dead")
             wait_until(lambda: len(scene.worker.handled) == 3, what="the retry handled")
