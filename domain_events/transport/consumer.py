@@ -33,6 +33,7 @@ from domain_events.transport.pausing import LONGEST_PAUSE, pause
 from domain_events.transport.problems import channel_problem
 from domain_events.transport.renewing import RENEWED_EVERY, Renewing
 from domain_events.transport.script import NoAnswer
+from domain_events.transport.serving import Serving
 from domain_events.transport.settlement import Ack, Copy, GiveBack, Settlement
 from domain_events.transport.subscription import LONGEST_SILENCE, Delivery, Subscription
 
@@ -95,6 +96,7 @@ class Consumer:
         self._oldest_done = 0.0
         self._is_asked_to_settle = False
         self._io = IOThread("de-io", self._on_crash)
+        self._serving = Serving(self._io, ready=self._main_lane.__bool__)
         self._connection = Connection(
             self._io, brokers, name=f"receiver {names}", opened=self._on_opened, lost=self._on_lost
         )
@@ -118,10 +120,14 @@ class Consumer:
             for registration in registrations
         ]
         self._lanes: list[Lane] = [self._main_lane, *lanes.values()]
+        self._takes_turns = self._io.shares_turns and not lanes
+        """Only one thread handles events, and may take turns with the I/O thread."""
         self._failures = 0
         self._opened_at = 0.0
         self._pause: object | None = None
         self._tick: object | None = None
+        self._has_delivered = False
+        """Since the last tick."""
         self._long_handlers = LongHandlers()
         self._is_started = False
         self._draining = False
@@ -150,6 +156,11 @@ class Consumer:
 
         For one thread. The other lanes end at the same time.
         """
+        if self._takes_turns:
+            while (delivery := self._main_lane.next()) is None and self._serving.wait(self._lend):
+                pass
+            if delivery is not None:
+                return delivery
         return self._main_lane.take()
 
     def begin(self, delivery: Delivery) -> None:
@@ -171,9 +182,13 @@ class Consumer:
             or now - self._oldest_done > LONGEST_UNACKED
             or len(self._done) * 2 >= delivery.subscription.prefetch
         ):
-            # One wake-up for all threads: what is done by the time it comes goes with it.
-            self._is_asked_to_settle = True
-            self._io.call(self._settle_done)
+            if self._takes_turns:
+                with self._io.turn:
+                    self._settle_done()
+            else:
+                # One wake-up for all threads: what is done by the time it comes goes with it.
+                self._is_asked_to_settle = True
+                self._io.call(self._settle_done)
 
     def fail(self, error: BaseException) -> None:
         """An error of ours in a thread that handles events: what it had in hand will never be settled."""
@@ -187,12 +202,18 @@ class Consumer:
             _warn_stale(delivery)
         # After an error they are open still, and the broker would wait for the events that it gave us.
         self.forget()
+        self._serving.close()
 
     def forget(self) -> None:
         """Close our sockets without a word to the broker, also in a forked child: see `Connection.forget`."""
         self._done.clear()
         self._connection.forget()
         self._copying.forget()
+
+    def _lend(self) -> DirectConnection | None:
+        """The connection, to be read by the thread that handles events."""
+        can_lend = not self._draining and self.error is None and self._connection.is_open
+        return self._amqp if can_lend and all(each.consuming for each in self._subscriptions) else None
 
     # Connecting and subscribing
 
@@ -270,6 +291,7 @@ class Consumer:
         subscription.pause = self._io.later(delay, partial(self._subscribe, subscription))
 
     def _on_lost(self, error: SendError) -> None:
+        self._serving.withdraw()
         self._renewing.stop()
         for subscription in self._subscriptions:
             self._lose(subscription)
@@ -304,14 +326,17 @@ class Consumer:
             delivery.subscription.give_back(delivery.tag)
             return
         delivery.subscription.lane.put(delivery)
+        self._has_delivered = True
         if self._tick is None:
             self._tick = self._io.later(LONGEST_UNACKED, self._on_tick)
 
     def _on_tick(self) -> None:
         """Runs while something is unsettled: no finished event stays unknown to the broker behind a long handler."""
         self._settle_done()
+        self._serving.look()
         self._long_handlers.look(self._in_hand, time.monotonic())
-        busy = any(len(subscription.unsettled) for subscription in self._subscriptions)
+        busy = self._has_delivered or any(len(subscription.unsettled) for subscription in self._subscriptions)
+        self._has_delivered = False
         self._tick = self._io.later(LONGEST_UNACKED, self._on_tick) if busy else None
 
     def _settle_done(self) -> None:
@@ -348,6 +373,7 @@ class Consumer:
         if self._draining:
             return
         self._draining = True
+        self._serving.withdraw()
         for handle in (self._pause, *(subscription.pause for subscription in self._subscriptions)):
             if handle is not None:
                 self._io.cancel(handle)
@@ -392,6 +418,7 @@ class Consumer:
         """Something that trying again cannot help."""
         self.error = self.error or error
         self._draining = True
+        self._serving.withdraw()
         # What nobody has begun goes back with the connection.
         for lane in self._lanes:
             lane.take_back()
@@ -400,6 +427,8 @@ class Consumer:
 
     def _on_crash(self, error: BaseException) -> None:
         self.error = error
+        self._takes_turns = False  # there is nobody to take them with
+        self._serving.withdraw()
         for lane in self._lanes:
             lane.take_back()
             lane.end()

@@ -41,6 +41,29 @@ class DirectConnection(TolerantConnection):
     def _is_plain(transport: object) -> bool:
         return type(transport) is _AsyncPlaintextTransport
 
+    # Reading by another thread than the loop's; to be called by whoever holds the turn
+
+    def lend(self) -> int | None:
+        """The descriptor of the socket, which the loop does not look at any more. None: it can't be had."""
+        transport = self._plain
+        if transport is None or transport._state != transport._STATE_ACTIVE:
+            return None
+        descriptor: int = transport._sock.fileno()
+        transport._nbio.remove_reader(descriptor)
+        return descriptor
+
+    def take_back(self) -> None:
+        """The loop looks at the socket again."""
+        transport = self._plain
+        if transport is not None and transport._state == transport._STATE_ACTIVE:
+            transport._nbio.set_reader(transport._sock.fileno(), transport._on_socket_readable)
+
+    def read(self) -> bool:
+        """What the socket holds. False: that was its end, and the loop does what is to be done about it."""
+        transport = self._plain
+        transport._on_socket_readable()
+        return bool(transport._state == transport._STATE_ACTIVE)
+
     def _on_data_available(self, data_in: bytes) -> None:
         try:
             self._take(self._frame_buffer + data_in if self._frame_buffer else data_in)

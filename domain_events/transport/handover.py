@@ -59,6 +59,13 @@ class HandOver(Generic[T]):
             self._reader_waits = False
             self._bell.put(None)
 
+    def next(self) -> T | None:
+        """The oldest item, if there is one."""
+        try:
+            return self._items.popleft()
+        except IndexError:
+            return None
+
     def take(self) -> T | None:
         """The oldest item; waits for one. None when it has ended. Python's signal handlers run while it waits."""
         while True:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Callable
 
-from pika.adapters.select_connection import IOLoop
+from pika.adapters.select_connection import EPollPoller, IOLoop
 
 
 class IOThread:
-    """Owns the loop. Everything but `call`, `start`, `stop` and `is_current` belongs into the thread itself."""
+    """Owns the loop. Everything but `call`, `start`, `stop` and `is_current` belongs into the thread itself.
+
+    Or, where `shares_turns`, to whoever holds the `turn`.
+    """
 
     def __init__(self, name: str, crashed: Callable[[BaseException], None]) -> None:
         self.loop = IOLoop()
+        self.turn = threading.Lock()
+        """Held by the thread whenever it does anything but wait, so by nobody for long."""
         self._poller = self.loop._poller  # type: ignore[attr-defined]
         self._poller.wake_threadsafe = _Bell(self._poller._w_interrupt.fileno())
+        self.shares_turns = isinstance(self._poller, EPollPoller)
+        """Whether it gives its turn away while it waits. Others of pika's pollers can't be touched meanwhile."""
+        if self.shares_turns:
+            self._poller._create_poller = lambda: _Poll(self.turn)
         self._crashed = crashed
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -35,8 +45,11 @@ class IOThread:
         self.loop.add_callback_threadsafe(function)
 
     def later(self, delay: float, function: Callable[[], None]) -> object:
-        """Run `function` after `delay` seconds. Returns what `cancel` takes."""
-        return self.loop.call_later(delay, function)
+        """Run `function` in the thread after `delay` seconds. Returns what `cancel` takes."""
+        handle = self.loop.call_later(delay, function)
+        if not self.is_current:
+            self._poller.wake_threadsafe()  # it may be about to wait for longer
+        return handle
 
     def cancel(self, handle: object) -> None:
         self.loop.remove_timeout(handle)  # type: ignore[arg-type]
@@ -53,14 +66,36 @@ class IOThread:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        with self.turn:
+            try:
+                self.loop.start()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait for this thread must hear it
+                self._crashed(error)
+            finally:
+                self._poller._running = (
+                    False  # it stays true when the loop could not even start, for want of descriptors
+                )
+                self.loop.close()
+                del self._poller.wake_threadsafe  # pika's own does nothing once the loop is closed
+
+
+class _Poll:
+    """Linux's epoll, which others may change while somebody waits for it: only then the turn is given away."""
+
+    def __init__(self, turn: threading.Lock) -> None:
+        self._turn = turn
+        self._epoll = select.epoll()
+        self.register = self._epoll.register
+        self.modify = self._epoll.modify
+        self.unregister = self._epoll.unregister
+        self.close = self._epoll.close
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        self._turn.release()
         try:
-            self.loop.start()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait for this thread must hear it
-            self._crashed(error)
+            return self._epoll.poll(timeout)
         finally:
-            self._poller._running = False  # it stays true when the loop could not even start, for want of descriptors
-            self.loop.close()
-            del self._poller.wake_threadsafe  # pika's own does nothing once the loop is closed
+            self._turn.acquire()
 
 
 class _Bell:
