@@ -21,9 +21,11 @@ class Failed:
     """One line for a person, where the class of the error does not say it all."""
 
 
-def call(handler: Handler, event: DomainEvent, context: Context) -> Failed | None:
-    """None: it returned. Raises only in a process that the handler has forked: that must handle nothing more."""
-    process = os.getpid()
+def call(handler: Handler, event: DomainEvent, context: Context, process: int) -> Failed | None:
+    """None: it returned. Raises only in a process that the handler has forked: that must handle nothing more.
+
+    `process`: the id of the one that handles events.
+    """
     try:
         result = context.run(handler, event)
         if result is not None and inspect.isawaitable(result):

@@ -190,15 +190,27 @@ def _make(
     extra: dict[str, Any],
 ) -> _Event:
     """An event from values that were checked already: reading is on the hot path of a consumer."""
-    event = object.__new__(cls)
-    _set(event, "routing_key", routing_key)
-    _set(event, "data", data)
-    _set(event, "domain_object_id", domain_object_id)
-    _set(event, "uuid_string", uuid_string)
-    _set(event, "timestamp", timestamp)
-    _set(event, "retries", retries)
-    _set(event, "extra", extra)
+    event = _new(cls)
+    _set_routing_key(event, routing_key)
+    _set_data(event, data)
+    _set_domain_object_id(event, domain_object_id)
+    _set_uuid_string(event, uuid_string)
+    _set_timestamp(event, timestamp)
+    _set_retries(event, retries)
+    _set_extra(event, extra)
     return event
+
+
+_new = object.__new__
+# The slots themselves: faster than the way through the class, which looks each of them up by its name.
+_slots: Any = DomainEvent
+_set_routing_key = _slots.routing_key.__set__
+_set_data = _slots.data.__set__
+_set_domain_object_id = _slots.domain_object_id.__set__
+_set_uuid_string = _slots.uuid_string.__set__
+_set_timestamp = _slots.timestamp.__set__
+_set_retries = _slots.retries.__set__
+_set_extra = _slots.extra.__set__
 
 
 # What a caller gave: TypeError or ValueError, naming the field.

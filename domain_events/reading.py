@@ -37,11 +37,12 @@ def _read_object(body: bytes | str) -> dict[str, Any]:
         text = body if isinstance(body, str) else str(body, "utf-8")
     except UnicodeDecodeError as error:
         raise MalformedEvent(f"the body is not UTF-8 (at byte {error.start})") from None
-    raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
-    if nests_too_deeply(raw):
+    size = len(text)
+    # Most bodies are too small for either.
+    if size > DEEPEST and nests_too_deeply(_raw(body)):
         raise MalformedEvent(f"the body is nested too deeply, more than {DEEPEST} levels")
     try:
-        content = (_decode if _has_digit_limit() else _decode_counting)(text)
+        content = (_decode if size <= MOST_DIGITS or _has_digit_limit() else _decode_counting)(text)
     except json.JSONDecodeError as error:
         raise MalformedEvent(f"the body is not JSON: {error.msg} (at character {error.pos})") from None
     except RecursionError:  # the stack is nearly used up already
@@ -53,6 +54,10 @@ def _read_object(body: bytes | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise MalformedEvent(f"the body is {_kind(content)}, not an object")
     return content
+
+
+def _raw(body: bytes | str) -> bytes:
+    return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
 
 
 class _NotFinite(ValueError):
@@ -147,8 +152,7 @@ def problem_of_id(value: str) -> str | None:
 
 
 def id_from_hash(body: bytes | str) -> str:
-    raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
-    number = int.from_bytes(hashlib.sha256(raw).digest()[:16])
+    number = int.from_bytes(hashlib.sha256(_raw(body)).digest()[:16])
     # Version 8, "custom", and the variant: RFC 9562, sections 4 and 5.8.
     number = number & ~(0xF << 76) | 8 << 76
     number = number & ~(0b11 << 62) | 0b10 << 62

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -50,16 +51,7 @@ class _Case:
 
     id: str
     event: DomainEvent | None  # None: it is condemned, and was not even read
-    suspicion: Suspicion | None
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether no other event may be in hand meanwhile."""
-        return self.suspicion is not None
-
-    @property
-    def is_condemned(self) -> bool:
-        return self.suspicion is not None and self.suspicion.condemned
+    suspicion: Suspicion | None  # else no other event may be in hand meanwhile
 
 
 class Runner:
@@ -88,6 +80,7 @@ class Runner:
         self._reading = reading
         self._gate = gate
         self._surroundings = surroundings
+        self._process = os.getpid()
 
     def run(self, delivery: Delivery) -> None:
         """Handle and settle it. What it raises is an error of ours, or comes of a process that a handler forked."""
@@ -97,13 +90,14 @@ class Runner:
             self._consumer.settle(delivery, case)
             return
         gate = self._gate
-        if gate is not None and not gate.enter(case.is_alone):
-            _wait(gate, case.is_alone)
+        suspicion = case.suspicion
+        if gate is not None and not gate.enter(suspicion is not None):
+            _wait(gate, suspicion is not None)
             if self._stop.requested:
                 gate.leave()
                 self._consumer.settle(delivery, GiveBack())
                 return
-        if case.is_condemned:
+        if suspicion is not None and suspicion.condemned:
             settled = threading.Event()
             self._set_aside(delivery, case, settled.set)
             settled.wait(LONGEST_WAIT)
@@ -119,13 +113,14 @@ class Runner:
             self._consumer.settle(delivery, case)
             return
         gate = self._gate
-        if gate is not None and not gate.enter(case.is_alone):
-            await _wait_async(gate, case.is_alone)
+        suspicion = case.suspicion
+        if gate is not None and not gate.enter(suspicion is not None):
+            await _wait_async(gate, suspicion is not None)
             if self._stop.requested:
                 gate.leave()
                 self._consumer.settle(delivery, GiveBack())
                 return
-        if case.is_condemned:
+        if suspicion is not None and suspicion.condemned:
             loop, settled = asyncio.get_running_loop(), asyncio.Event()
 
             def say_settled() -> None:
@@ -150,24 +145,32 @@ class Runner:
         self._consumer.fail(error)
 
     def _handled(self, delivery: Delivery, case: _Case) -> Settlement:
-        registration, event = delivery.registration, case.event
+        registration, event = delivery.subscription.registration, case.event
         assert event is not None
         self._observer.started(registration.name, event)
         began = time.monotonic()
         if self._surroundings:
             with around_call(self._surroundings):
-                failed = call(registration.handler, event, self.context.copy())
+                failed = call(registration.handler, event, self.context.copy(), self._process)
         else:
-            failed = call(registration.handler, event, self.context.copy())
-        return self._ended(delivery, case, failed, time.monotonic() - began)
+            failed = call(registration.handler, event, self.context.copy(), self._process)
+        seconds = time.monotonic() - began
+        if failed is not None:
+            return self._failed(delivery, event, failed, seconds)
+        self._observer.handled(registration.name, event, seconds)
+        return ACK
 
     async def _handled_async(self, delivery: Delivery, case: _Case) -> Settlement:
-        registration, event = delivery.registration, case.event
+        registration, event = delivery.subscription.registration, case.event
         assert event is not None
         self._observer.started(registration.name, event)
         began = time.monotonic()
         failed = await self._call_async(registration, event)
-        return self._ended(delivery, case, failed, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if failed is not None:
+            return self._failed(delivery, event, failed, seconds)
+        self._observer.handled(registration.name, event, seconds)
+        return ACK
 
     def _set_aside(self, delivery: Delivery, case: _Case, settled: Callable[[], object]) -> None:
         """Without its handler. `settled` is called, in another thread, when it is acked or known to come again.
@@ -200,7 +203,7 @@ class Runner:
             return self._read_body(delivery)
         # Whoever dies of reading it has it in hand, and who is condemned for that is not read again.
         event_id = known_id(delivery.properties, delivery.body)
-        suspicion = self._suspicion(event_id)
+        suspicion = self._judge(event_id) if self._judge is not None else None
         if suspicion is not None and suspicion.condemned:
             return _Case(event_id, None, suspicion)
         has_read = self._reading(event_id)
@@ -217,10 +220,8 @@ class Runner:
             outcome = SetAside(reason=f"malformed: {malformed}")
             self._report(delivery.registration, None, 0.0, outcome)
             return settlement_of(delivery, _progress(delivery), outcome, None)
-        return _Case(event.uuid_string, event, self._suspicion(event.uuid_string))
-
-    def _suspicion(self, event_id: str) -> Suspicion | None:
-        return self._judge(event_id) if self._judge is not None else None
+        judge, event_id = self._judge, event.uuid_string
+        return _Case(event_id, event, judge(event_id) if judge is not None else None)
 
     async def _call_async(self, registration: Registration, event: DomainEvent) -> Failed | None:
         if not self._surroundings:
@@ -237,12 +238,8 @@ class Runner:
                 return Failed(error)
         return failed
 
-    def _ended(self, delivery: Delivery, case: _Case, failed: Failed | None, seconds: float) -> Settlement:
-        registration, event = delivery.registration, case.event
-        assert event is not None
-        if failed is None:
-            self._observer.handled(registration.name, event, seconds)
-            return ACK
+    def _failed(self, delivery: Delivery, event: DomainEvent, failed: Failed, seconds: float) -> Settlement:
+        registration = delivery.registration
         spread = random.random()  # noqa: S311 - no secret
         outcome = decide(
             failed.error, retries=event.retries, policy=registration.policy, spread=spread, reason=failed.reason

@@ -115,7 +115,7 @@ class Record:
         """This event is in hand now; gives the cell that `end` takes."""
         cell = self._unused.popleft()
         at = _CELLS_AT + cell * _CELL
-        text = event_id.encode(errors="replace")[:_LONGEST_ID]
+        text = event_id.encode("utf-8", "replace")[:_LONGEST_ID]
         _write_id(self._bytes, at + 8 * _LENGTH, len(text), text)
         # Last: who dies in between leaves no event rather than a mixture of two.
         self._words[at // 8 + _SINCE] = time.monotonic_ns()
@@ -126,7 +126,8 @@ class Record:
         self._unused.append(cell)
 
     def count_handled(self) -> None:
-        self._count(_HANDLED)
+        with self._lock:
+            self._words[_HANDLED] += 1
 
     def count_retried(self) -> None:
         self._count(_RETRIED)

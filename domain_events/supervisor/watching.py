@@ -24,7 +24,7 @@ class Watching(NullObserver):
     ) -> None:
         self._record = record
         self._blame = blame
-        self._wear = wear
+        self._event_done = wear.event_done if wear.minds_events else None
         self._on_consuming = on_consuming
         self._on_waiting = on_waiting
         self._cells: dict[int, int] = {}  # of events in hand, by their identity
@@ -63,4 +63,5 @@ class Watching(NullObserver):
             if cell is not None:  # else it is condemned, and was never begun
                 self._record.end(cell)
                 self._blame.forgive(event.uuid_string)
-        self._wear.event_done()
+        if self._event_done is not None:
+            self._event_done()

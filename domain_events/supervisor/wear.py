@@ -44,6 +44,11 @@ class Wear:
         self._is_worn = False
 
     @property
+    def minds_events(self) -> bool:
+        """Whether it wants to be told of each event."""
+        return self._span.events is not None or self._span.rss is not None
+
+    @property
     def is_worn(self) -> bool:
         return self._is_worn
 

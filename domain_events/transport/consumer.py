@@ -345,7 +345,7 @@ class Consumer:
         while done:
             delivery, settlement = done.popleft()
             subscription = delivery.subscription
-            if delivery.is_stale:
+            if delivery.channel is not subscription.channel:  # it is stale
                 _warn_stale(delivery)
             elif type(settlement) is Ack:  # nearly always
                 subscription.unsettled.done(delivery.tag)

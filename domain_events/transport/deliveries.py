@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-Told: TypeAlias = Callable[[int, bytes, bool, bytes, bytes], object]
-"""Delivery tag, routing key, whether redelivered, properties as they came, body."""
+Told: TypeAlias = Callable[[int, str, bytes, bytes], object]
+"""Delivery tag, routing key, properties as they came, body."""
 
 LONGEST_WAIT = 16 * 1024
 """Bytes of a delivery that are kept until the rest of it has come. A larger one, which comes in many pieces, is put
@@ -21,14 +21,36 @@ together by pika: to look at all of it again with each piece would cost the squa
 
 METHOD, HEADER, BODY = 1, 2, 3
 _FRAME_END = 0xCE
+_END = bytes([_FRAME_END])
 _FRAME = 8  # bytes of a frame that are no payload: kind, channel, size, and the end
 _SMALLEST_HEADER = 22  # bytes of a header frame without any properties
 _METHOD = Struct(">BHLL").unpack_from  # kind, channel, size of the payload; class and method in one
 _TAG = Struct(">QBB").unpack_from  # delivery tag, redelivered, length of the exchange's name
 _HEADER = Struct(">BHLHHQ").unpack_from  # kind, channel, size; class, weight, size of the body
 _BODY = Struct(">BHL").unpack_from
+_NUMBER = Struct(">Q").unpack_from  # a delivery tag, or the size of a body
+_SIZE = Struct(">L").unpack_from  # of a frame's payload
 _DELIVER = 60 << 16 | 60
 _BASIC = 60
+
+
+class _Likeness(NamedTuple):
+    """What a delivery has in common with the next one, when an event of the same kind follows: where `head` stands at
+    its place and `middle` at its own, only delivery tag, properties and body differ, and all but the body's end
+    lies where it did. Offsets in bytes, from the beginning of the delivery."""
+
+    head: bytes  # up to the delivery tag
+    middle: bytes  # from the exchange's name up to the size of the body
+    body_head: bytes  # kind and channel of the body's frame
+    to_tag: int
+    to_middle: int
+    to_size: int
+    to_body: int
+    routing_key: str
+    told: Told
+
+
+_NONE = _Likeness(b"", b"", b"", 0, 0, 0, 1 << 62, "", lambda *_: None)  # no read has room for it
 
 
 class Deliveries:
@@ -36,14 +58,17 @@ class Deliveries:
 
     def __init__(self) -> None:
         self._consumers: dict[int, tuple[bytes, Told]] = {}
+        self._last = _NONE
 
     def expect(self, channel_number: int, consumer_tag: str, told: Told) -> None:
         """Tell `told` of the deliveries to this consumer, from now on, until they are left to pika again."""
         tag = consumer_tag.encode()
         self._consumers[channel_number] = bytes([len(tag)]) + tag, told
+        self._last = _NONE
 
     def leave(self, channel_number: int) -> None:
         self._consumers.pop(channel_number, None)
+        self._last = _NONE
 
     def cut(self, read: bytes) -> tuple[int, bool]:
         """Tell of all deliveries that `read`, which begins with a frame, begins with.
@@ -51,55 +76,101 @@ class Deliveries:
         Returns how many bytes that were, and whether the rest is for pika: else it is the beginning of a delivery,
         or nothing.
         """
-        consumers = self._consumers
         at, end = 0, len(read)
-        while at < end and consumers:
-            # Nothing is read beyond `end`: each step looks first whether so much is there.
-            if end - at < 11:
-                return at, read[at] != METHOD
-            kind, channel, size, method = _METHOD(read, at)
-            consumer = consumers.get(channel)
-            if kind != METHOD or method != _DELIVER or consumer is None:
-                return at, True
-            tag_at = at + 11 + len(consumer[0])
-            header_at = at + _FRAME + size
-            if header_at + _SMALLEST_HEADER > end:
-                return at, end - at > LONGEST_WAIT
-            if (
-                not read.startswith(consumer[0], at + 11)
-                or tag_at + 12 > header_at
-                or read[header_at - 1] != _FRAME_END
-            ):
-                return at, True
-            delivery_tag, redelivered, length = _TAG(read, tag_at)
-            key_at = tag_at + 11 + length
-            kind, header_channel, size, class_id, _weight, body_size = _HEADER(read, header_at)
-            body_at = header_at + _FRAME + size
-            if (
-                kind != HEADER
-                or header_channel != channel
-                or class_id != _BASIC
-                or size < _SMALLEST_HEADER - _FRAME
-                or key_at >= header_at
-                or key_at + read[key_at - 1] != header_at - 1
-            ):
-                return at, True
-            after = body_at + (_FRAME + body_size if body_size else 0)
-            if after > end:
-                return at, end - at > LONGEST_WAIT or after - at > LONGEST_WAIT
-            if read[body_at - 1] != _FRAME_END:
-                return at, True
-            if body_size:
-                kind, body_channel, size = _BODY(read, body_at)
-                # A body of several frames is larger than this one, and left to pika.
-                if kind != BODY or body_channel != channel or size != body_size or read[after - 1] != _FRAME_END:
-                    return at, True
+        while at < end and self._consumers:
+            at = self._cut_alike(read, at)
+            if at == end:
+                break
+            after, is_for_pika = self._cut_one(read, at)
+            if after == at:
+                return at, is_for_pika
             at = after
-            consumer[1](
-                delivery_tag,
-                read[key_at : header_at - 1],
-                redelivered & 1 == 1,
-                read[header_at + 19 : body_at - 1],
-                read[body_at + 7 : after - 1] if body_size else b"",
-            )
         return at, at < end
+
+    def _cut_alike(self, read: bytes, at: int) -> int:
+        """Tell of those that are as the last one was. Returns where they end."""
+        last = self._last
+        head, middle, body_head, to_tag, to_middle, to_size, to_body, routing_key, told = last
+        room = len(read) - to_body - _FRAME
+        starts = read.startswith
+        while at <= room and starts(head, at) and starts(middle, at + to_middle):
+            body_at = at + to_body
+            size = _NUMBER(read, at + to_size)[0]
+            after = body_at + _FRAME + size
+            if not (
+                read[body_at - 1] == _FRAME_END
+                and starts(body_head, body_at)
+                and _SIZE(read, body_at + 3)[0] == size
+                and read[after - 1 : after] == _END
+            ):
+                break
+            told(
+                _NUMBER(read, at + to_tag)[0],
+                routing_key,
+                read[at + to_size + 8 : body_at - 1],
+                read[body_at + 7 : after - 1],
+            )
+            at = after
+            if self._last is not last:
+                break  # whoever was told has left
+        return at
+
+    def _cut_one(self, read: bytes, at: int) -> tuple[int, bool]:
+        """Tell of the one that begins at `at`, if it lies there whole. Returns where it ends; else `at`, and whether
+        what is there is for pika."""
+        # Nothing is read beyond `end`: each step looks first whether so much is there.
+        end = len(read)
+        if end - at < 11:
+            return at, read[at] != METHOD
+        kind, channel, size, method = _METHOD(read, at)
+        consumer = self._consumers.get(channel)
+        if kind != METHOD or method != _DELIVER or consumer is None:
+            return at, True
+        tag_at = at + 11 + len(consumer[0])
+        header_at = at + _FRAME + size
+        if header_at + _SMALLEST_HEADER > end:
+            return at, end - at > LONGEST_WAIT
+        if not read.startswith(consumer[0], at + 11) or tag_at + 12 > header_at or read[header_at - 1] != _FRAME_END:
+            return at, True
+        delivery_tag, _redelivered, length = _TAG(read, tag_at)
+        key_at = tag_at + 11 + length
+        kind, header_channel, size, class_id, _weight, body_size = _HEADER(read, header_at)
+        body_at = header_at + _FRAME + size
+        if (
+            kind != HEADER
+            or header_channel != channel
+            or class_id != _BASIC
+            or size < _SMALLEST_HEADER - _FRAME
+            or key_at >= header_at
+            or key_at + read[key_at - 1] != header_at - 1
+        ):
+            return at, True
+        after = body_at + (_FRAME + body_size if body_size else 0)
+        if after > end:
+            return at, end - at > LONGEST_WAIT or after - at > LONGEST_WAIT
+        if read[body_at - 1] != _FRAME_END:
+            return at, True
+        if body_size:
+            kind, body_channel, size = _BODY(read, body_at)
+            # A body of several frames is larger than this one, and left to pika.
+            if kind != BODY or body_channel != channel or size != body_size or read[after - 1] != _FRAME_END:
+                return at, True
+        routing_key = read[key_at : header_at - 1].decode("utf-8", "backslashreplace")
+        self._last = _Likeness(
+            head=read[at:tag_at],
+            middle=read[tag_at + 9 : header_at + 11],
+            body_head=bytes([BODY]) + read[at + 1 : at + 3],
+            to_tag=tag_at - at,
+            to_middle=tag_at + 9 - at,
+            to_size=header_at + 11 - at,
+            to_body=body_at - at,
+            routing_key=routing_key,
+            told=consumer[1],
+        )
+        consumer[1](
+            delivery_tag,
+            routing_key,
+            read[header_at + 19 : body_at - 1],
+            read[body_at + 7 : after - 1] if body_size else b"",
+        )
+        return after, False

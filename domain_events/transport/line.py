@@ -118,6 +118,8 @@ class Line:
         self._receipts: dict[Receipt, None] = {}
         self._fresh: list[Publication] = []
         self._is_leaving = False
+        self._at_work: set[int] = set()
+        """Threads that do the I/O thread's work themselves, or are about to."""
 
     @property
     def is_over(self) -> bool:
@@ -127,7 +129,9 @@ class Line:
     @property
     def is_mine(self) -> bool:
         """Whether this is the thread that would have to do the work."""
-        return self._running is not None and self._running[0].is_current
+        if self._running is None:
+            return False
+        return self._running[0].is_current or threading.get_ident() in self._at_work
 
     @property
     def next(self) -> Line | None:
@@ -184,7 +188,8 @@ class Line:
         if self.is_over:  # read after the receipt was written down: one of the two sees the other
             self._on_settled(receipt)
             return False
-        self._call(partial(self._publish, receipt))
+        if not self._publish_here(receipt):
+            self._call(partial(self._publish, receipt))
         return True
 
     def withdraw(self, receipt: Receipt, timeout: float) -> None:
@@ -209,6 +214,36 @@ class Line:
             io, publisher = running
             publisher.forget()
             _left_by_parent.append(io)
+
+    def _publish_here(self, receipt: Receipt) -> bool:
+        """When nobody else sends: to have it written by the I/O thread costs a switch of threads, and joins nothing.
+
+        A signal handler or a finalizer that sends meanwhile would wait for the turn that its own thread has taken: it
+        is told by `is_mine`, and takes another line.
+        """
+        running = self._running
+        if running is None or not self._has_begun:
+            return False
+        io, publisher = running
+        if not (io.shares_turns and publisher.is_idle):
+            return False
+        me = threading.get_ident()
+        self._at_work.add(me)
+        try:
+            if not io.turn.acquire(blocking=False):
+                return False
+            try:
+                publisher.submit_all(receipt.publications)
+            except BaseException as error:
+                # A signal handler has raised in the middle of it, and nobody knows what is half done.
+                self._on_crash(error)
+                io.call(io.loop.stop)
+                raise
+            finally:
+                io.turn.release()
+        finally:
+            self._at_work.discard(me)
+        return True
 
     def _call(self, function: Callable[[], None]) -> None:
         self._inbox.append(function)

@@ -116,6 +116,11 @@ class Publisher:
             return 0.0
         return time.monotonic() - max(self._heard_at, self._proof.heard_at if self._proof is not None else 0.0)
 
+    @property
+    def is_idle(self) -> bool:
+        """Connected, and nothing is sent or waits for its confirm."""
+        return self._channel is not None and not self._in_flight and not self._waiting
+
     def age(self, queue: Queue) -> float:
         """At least how many seconds ago `queue` was declared."""
         return time.monotonic() - self._declared.get(queue.name, time.monotonic())

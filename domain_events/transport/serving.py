@@ -1,8 +1,8 @@
 """The thread that handles events reads the connection itself while it has nothing else to do.
 
 Each event that goes from one thread to another costs a switch of threads, twice with the ack: under load more than all
-the rest that we do for it. So the thread whose lane is empty takes the socket out of the I/O thread's loop and waits for
-it. It keeps it while it handles what it has read; a handler that takes long finds that the I/O thread has taken it back,
+the rest that we do for it. So the thread whose lane is empty takes the socket out of the I/O thread's loop and waits
+for it. It keeps it while it handles what it has read; from a handler that takes long the I/O thread takes it back,
 so that heartbeats go on. Whoever touches the connection holds the I/O thread's `turn`.
 """
 

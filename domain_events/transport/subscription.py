@@ -44,7 +44,7 @@ def default_prefetch(concurrency: int) -> int:
 class Delivery:
     """An event handed to us. Its tag is worth something on its `channel` only."""
 
-    __slots__ = ("_properties", "begun", "body", "channel", "redelivered", "routing_key", "subscription", "tag")
+    __slots__ = ("_properties", "begun", "body", "channel", "routing_key", "subscription", "tag")
 
     def __init__(
         self,
@@ -52,7 +52,6 @@ class Delivery:
         channel: Channel,
         tag: int,
         routing_key: str,
-        redelivered: bool,
         properties: BasicProperties | bytes,
         body: bytes,
     ) -> None:
@@ -61,7 +60,6 @@ class Delivery:
         self.channel = channel
         self.tag = tag
         self.routing_key = routing_key
-        self.redelivered = redelivered
         self._properties = properties
         self.body = body
         self.begun = 0.0
@@ -222,17 +220,14 @@ class Subscription:
         if not isinstance(routing_key, str):  # no UTF-8
             routing_key = routing_key.decode("utf-8", "backslashreplace")
         self.unsettled.add(tag)
-        self._deliver(Delivery(self, channel, tag, routing_key, method.redelivered, properties, body))
+        self._deliver(Delivery(self, channel, tag, routing_key, properties, body))
 
-    def _on_cut(
-        self, channel: Channel, tag: int, routing_key: bytes, redelivered: bool, properties: bytes, body: bytes
-    ) -> None:
+    def _on_cut(self, channel: Channel, tag: int, routing_key: str, properties: bytes, body: bytes) -> None:
         """As `_on_message`, for what did not go through pika."""
         if channel is not self.channel:
             return
         self.unsettled.add(tag)
-        key = routing_key.decode("utf-8", "backslashreplace")
-        self._deliver(Delivery(self, channel, tag, key, redelivered, properties, body))
+        self._deliver(Delivery(self, channel, tag, routing_key, properties, body))
 
     def _leave_to_pika(self) -> None:
         if self._deliveries is not None and self.channel is not None:

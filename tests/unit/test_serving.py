@@ -1,0 +1,131 @@
+"""Who reads the connection: the thread that handles events while it can, else the I/O thread."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from domain_events.transport.io_thread import IOThread
+from domain_events.transport.serving import Serving
+from tests.waiting import wait_until
+
+
+class Connection:
+    """The socket of a DirectConnection; what comes is put into a lane."""
+
+    def __init__(self, lane: deque[bytes]) -> None:
+        self.peer, self.own = socket.socketpair()
+        self.own.setblocking(False)
+        self.lane = lane
+        self.is_lent = False
+
+    def lend(self) -> int | None:
+        self.is_lent = True
+        return self.own.fileno()
+
+    def take_back(self) -> None:
+        self.is_lent = False
+
+    def read(self) -> bool:
+        data = self.own.recv(100)
+        if data not in (b"", b"heartbeat"):
+            self.lane.append(data)
+        return bool(data)
+
+    def close(self) -> None:
+        self.peer.close()
+        self.own.close()
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.io = IOThread("test", print)
+        self.lane: deque[bytes] = deque()
+        self.connection: Any = Connection(self.lane)
+        self.serving = Serving(self.io, ready=lambda: bool(self.lane))
+        self.results: list[bool] = []
+
+    def wait_in_a_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=lambda: self.results.append(self.serving.wait(lambda: self.connection)))
+        thread.start()
+        wait_until(lambda: self.serving._is_waiting or self.results)
+        return thread
+
+    def do(self, what: Any) -> None:
+        with self.io.turn:
+            what()
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    yield made
+    made.serving.close()
+    made.connection.close()
+    made.io.loop.close()
+
+
+def test_who_waits_reads_what_comes_and_keeps_the_connection(scene: Scene) -> None:
+    thread = scene.wait_in_a_thread()
+    scene.connection.peer.send(b"heartbeat")  # no event: it goes on waiting
+    wait_until(lambda: scene.serving._is_used)
+    assert scene.results == []
+    scene.connection.peer.send(b"event")
+    thread.join(10)
+    assert scene.results == [True]
+    assert list(scene.lane) == [b"event"]
+    assert scene.connection.is_lent
+
+
+def test_what_is_there_already_is_not_waited_for(scene: Scene) -> None:
+    scene.lane.append(b"event")
+    assert scene.serving.wait(lambda: scene.connection) is True
+    assert not scene.connection.is_lent
+
+
+def test_nobody_waits_for_a_connection_that_cannot_be_had(scene: Scene) -> None:
+    assert scene.serving.wait(lambda: None) is False
+    scene.connection.lend = lambda: None
+    assert scene.serving.wait(lambda: scene.connection) is False
+
+
+def test_the_end_of_the_connection_is_left_to_the_io_thread(scene: Scene) -> None:
+    thread = scene.wait_in_a_thread()
+    scene.connection.peer.close()
+    thread.join(10)
+    assert scene.results == [False]
+    scene.do(scene.serving.withdraw)  # as for every connection that is lost
+    assert scene.connection.is_lent, "what has ended is not looked at again"
+
+
+def test_a_handler_that_takes_long_loses_the_connection_until_it_waits_again(scene: Scene) -> None:
+    thread = scene.wait_in_a_thread()
+    scene.connection.peer.send(b"event")
+    thread.join(10)
+    scene.lane.clear()
+    scene.do(scene.serving.look)
+    assert scene.connection.is_lent, "it has just been used"
+    scene.do(scene.serving.look)
+    assert not scene.connection.is_lent
+    thread = scene.wait_in_a_thread()
+    assert scene.connection.is_lent
+    for _ in range(3):
+        scene.do(scene.serving.look)
+    assert scene.connection.is_lent, "whoever waits for it uses it"
+    scene.connection.peer.send(b"another")
+    thread.join(10)
+    assert scene.results == [True, True]
+
+
+def test_whoever_waits_is_told_when_it_is_taken_back(scene: Scene) -> None:
+    for n in range(1, 3):
+        thread = scene.wait_in_a_thread()
+        scene.do(scene.serving.withdraw)
+        thread.join(10)
+        assert scene.results == [False] * n
+        assert not scene.connection.is_lent
