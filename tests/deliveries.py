@@ -39,15 +39,13 @@ def delivery(registration: Registration, data: Any = None, *, body: bytes | None
     """Its event has the id `id-<data>`."""
     place: Any = Place(registration)
     event = DomainEvent("user.made", data, uuid_string=f"id-{data}")
-    return Delivery(
-        place, CHANNEL, 1, "user.made", False, pika.BasicProperties(), event.encode() if body is None else body
-    )
+    return Delivery(place, CHANNEL, 1, "user.made", pika.BasicProperties(), event.encode() if body is None else body)
 
 
 def received(properties: pika.BasicProperties | bytes, body: Any, routing_key: str = "user.made") -> Delivery:
     """A delivery to nobody: only to be read."""
     nobody: Any = None
-    return Delivery(nobody, CHANNEL, 1, routing_key, False, properties, body)
+    return Delivery(nobody, CHANNEL, 1, routing_key, properties, body)
 
 
 class Desk:

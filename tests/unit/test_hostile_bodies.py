@@ -199,7 +199,7 @@ def test_a_body_for_which_there_is_no_memory_is_malformed() -> None:
             raise MemoryError
 
     with pytest.raises(MalformedEvent, match="more memory than there is"):
-        read_object(Large(whole("1")))
+        read_object(Large(whole("1" * DEEPEST)))
 
 
 # Depth, against the scanner itself
