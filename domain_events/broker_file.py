@@ -7,7 +7,6 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from domain_events.broker_url import Broker, parse_broker
@@ -37,7 +36,8 @@ class BrokerFile(Sequence[Broker]):
                 # A pipe would hold up who reads it, and is empty the second time.
                 raise ConfigurationError(f"the broker file {self.path} is no regular file")
             _check_mode(self.path, mode)
-            content = Path(self.path).read_bytes()
+            with open(self.path, "rb") as file:
+                content = file.read()
         except OSError as error:
             raise ConfigurationError(f"the broker file {self.path} cannot be read: {error.strerror}") from error
         return brokers_in(content, self.path)

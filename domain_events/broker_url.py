@@ -74,7 +74,7 @@ def _read_url(url: str, source: str) -> Broker:
         raise ConfigurationError(f"{source} is no valid AMQP URL: it names no host")
     if "," in host:
         raise ConfigurationError(f"{source} is no valid AMQP URL: every URL of a list begins with amqp:// or amqps://")
-    if not _HOST.fullmatch(host):
+    if not _HOST.fullmatch(host) or not _can_be_looked_up(host, parts.scheme):
         raise ConfigurationError(f"{source} is no valid AMQP URL: what stands for the host is no host")
     if port == 0:
         raise ConfigurationError(f"{source} is no valid AMQP URL: the port is no number in 1..65535")
@@ -97,6 +97,16 @@ def _read_url(url: str, source: str) -> Broker:
         tls=tls,
         **parameters,  # type: ignore[arg-type]
     )
+
+
+def _can_be_looked_up(host: str, scheme: str) -> bool:
+    if scheme == "amqp" and host.isascii():
+        return True
+    # Not left to whoever connects, who would import the codec for it: a process that is forked in that moment has the
+    # import lock for ever, held by a thread that it does not have. Others do without the codec: see `IOServices`.
+    with suppress(UnicodeError):
+        return bool(host.encode("idna"))
+    return False
 
 
 def _split(url: str) -> tuple[SplitResult | None, int | None, str]:

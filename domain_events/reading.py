@@ -5,7 +5,6 @@ Its reason tells a person what is wrong and never repeats the payload.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -152,6 +151,8 @@ def problem_of_id(value: str) -> str | None:
 
 
 def id_from_hash(body: bytes | str) -> str:
+    import hashlib  # with it comes a third of a MiB, for the few whose events have no id
+
     number = int.from_bytes(hashlib.sha256(_raw(body)).digest()[:16])
     # Version 8, "custom", and the variant: RFC 9562, sections 4 and 5.8.
     number = number & ~(0xF << 76) | 8 << 76

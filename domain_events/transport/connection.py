@@ -19,10 +19,6 @@ from domain_events.transport.reaching import Reaching, cut, hang_up, socket_of
 if logging.getLogger("pika").level == logging.NOTSET:
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
-# socket.getaddrinfo() imports this codec at its first call. A process that is forked in that moment has its import
-# lock for ever, held by a thread that it does not have, and could never connect.
-"localhost".encode("idna")
-
 CLOSE_TIMEOUT = 3.0
 """Seconds to wait for the broker's goodbye."""
 

@@ -1,4 +1,4 @@
-"""pika's way to the event loop, which no connection that was reset at once can stop."""
+"""pika's way to the event loop: no connection that was reset at once can stop it, and names cost little memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ class IOServices(SelectorIOServicesAdapter):
     pika 1.3 raises ValueError out of its loop then, and the thread ends. It happens where something accepts and resets
     at once, as a load balancer whose broker is down.
     """
+
+    def getaddrinfo(self, host: Any, *args: Any, **options: Any) -> nbio_interface.AbstractIOReference:
+        # Of a string Python looks for characters beyond ASCII, and imports 0.4 MiB of codec for that.
+        name: Any = host.encode() if host.isascii() else host
+        return super().getaddrinfo(name, *args, **options)
 
     def create_streaming_connection(
         self,

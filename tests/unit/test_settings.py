@@ -159,6 +159,8 @@ def test_neither_str_nor_repr_shows_the_password():
         ("amqps://host?auth_mechanism=external", "needs amqps:// and certfile="),
         ("amqp://host?auth_mechanism=external", "needs amqps:// and certfile="),
         ("amqp://a%2Fb", "what stands for the host is no host"),
+        ("amqps://broker..example", "what stands for the host is no host"),
+        ("amqp://xn--\u00fc", "what stands for the host is no host"),
         ("amqp://host?hunter2%2F=x", "unknown parameter; known are"),
         # Passwords that should have been escaped, wherever they end up:
         ("amqp://user:hunter2/x@host/", "written as %2F"),
