@@ -15,6 +15,7 @@ from domain_events.errors import MalformedEvent
 from domain_events.names import check_routing_key
 from domain_events.reading import (
     id_from_hash,
+    is_routing_key,
     problem_of_id,
     read_id,
     read_object,
@@ -162,21 +163,20 @@ def read_body(
     content = read_object(body)
     uuid_string = content.pop("uuid_string", None)
     timestamp = content.pop("timestamp", None)
-    routing_key = read_routing_key("routing_key", content.pop("routing_key", None))
+    routing_key = content.pop("routing_key", None)
+    if type(routing_key) is not str or not is_routing_key(routing_key):
+        routing_key = read_routing_key("routing_key", routing_key)
     data = content.pop("data", _MISSING)
     if data is _MISSING:
         raise MalformedEvent("the body has no data")
     default_id, default_timestamp = (None, None) if uuid_string is not None and timestamp is not None else defaults()
-    return _make(
-        cls,
-        routing_key,
-        data,
-        read_object_id("domain_object_id", content.pop("domain_object_id", None)),
-        (default_id or id_from_hash(body)) if uuid_string is None else read_id("uuid_string", uuid_string),
-        _now_or(default_timestamp) if timestamp is None else read_timestamp(timestamp),
-        retries,
-        content,
-    )
+    object_id = content.pop("domain_object_id", None)
+    if type(object_id) is not str and object_id is not None:
+        object_id = read_object_id("domain_object_id", object_id)
+    if type(timestamp) is not float:
+        timestamp = _now_or(default_timestamp) if timestamp is None else read_timestamp(timestamp)
+    uuid_string = (default_id or id_from_hash(body)) if uuid_string is None else read_id("uuid_string", uuid_string)
+    return _make(cls, routing_key, data, object_id, uuid_string, timestamp, retries, content)
 
 
 def _make(

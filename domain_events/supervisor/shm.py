@@ -87,8 +87,7 @@ class InHand:
 
 _HANDLED, _RETRIED, _DEAD_LETTERED, _BEAT = range(4)  # in words of 8 bytes
 _CELLS_AT = 64  # in bytes
-_SINCE, _LENGTH = range(2)  # in words, in a cell
-_ID_AT = 16  # in bytes, in a cell
+_LENGTH_AT, _ID_AT = 8, 16  # in bytes, in a cell, which begins with the time since when its event is in hand
 _CELL = 272
 _LONGEST_ID = _CELL - _ID_AT  # RabbitMQ's limit for a message_id is 255
 _write_id = Struct(f"=Q{_LONGEST_ID}s").pack_into  # its length, and the id
@@ -105,7 +104,8 @@ class Record:
     def __init__(self, view: memoryview, concurrency: int = 1) -> None:
         self._bytes = view
         self._words = view.cast("Q")  # an aligned word is written at once, never in halves
-        self._cells = range(concurrency)
+        # Each goes by the word that tells since when its event is in hand.
+        self._cells = range(_CELLS_AT // 8, (_CELLS_AT + concurrency * _CELL) // 8, _CELL // 8)
         self._unused = deque(self._cells)
         self._lock = threading.Lock()  # between the threads of one child
 
@@ -114,15 +114,14 @@ class Record:
     def begin(self, event_id: str) -> int:
         """This event is in hand now; gives the cell that `end` takes."""
         cell = self._unused.popleft()
-        at = _CELLS_AT + cell * _CELL
         text = event_id.encode("utf-8", "replace")[:_LONGEST_ID]
-        _write_id(self._bytes, at + 8 * _LENGTH, len(text), text)
+        _write_id(self._bytes, 8 * cell + _LENGTH_AT, len(text), text)
         # Last: who dies in between leaves no event rather than a mixture of two.
-        self._words[at // 8 + _SINCE] = time.monotonic_ns()
+        self._words[cell] = time.monotonic_ns()
         return cell
 
     def end(self, cell: int) -> None:
-        self._words[(_CELLS_AT + cell * _CELL) // 8 + _SINCE] = 0
+        self._words[cell] = 0
         self._unused.append(cell)
 
     def count_handled(self) -> None:
@@ -148,7 +147,7 @@ class Record:
         """For the next child: nothing is in hand, and no sign of life was given. The counters stay."""
         self._words[_BEAT] = 0
         for cell in self._cells:
-            self._words[(_CELLS_AT + cell * _CELL) // 8 + _SINCE] = 0
+            self._words[cell] = 0
 
     @property
     def last_beat(self) -> float | None:
@@ -160,10 +159,11 @@ class Record:
         """Oldest first. Exact once the child is dead; before, it may be of a moment ago."""
         found = []
         for cell in self._cells:
-            at = _CELLS_AT + cell * _CELL
-            since = self._words[at // 8 + _SINCE]
+            since = self._words[cell]
             if since:
-                text = bytes(self._bytes[at + _ID_AT : at + _ID_AT + self._words[at // 8 + _LENGTH]])
+                length_at = 8 * cell + _LENGTH_AT
+                id_at = 8 * cell + _ID_AT
+                text = bytes(self._bytes[id_at : id_at + self._words[length_at // 8]])
                 found.append(InHand(id=text.decode(errors="replace"), since=since / 1e9))
         return sorted(found, key=lambda event: event.since)
 

@@ -170,17 +170,17 @@ class Consumer:
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
         """Tell the broker, soon: many acks become one, but none waits longer than LONGEST_UNACKED."""
-        now = time.monotonic()
-        if not self._done:
+        now, done, subscription = time.monotonic(), self._done, delivery.subscription
+        if not done:
             self._oldest_done = now
         self._in_hand.discard(delivery)
-        self._done.append((delivery, settlement))
+        done.append((delivery, settlement))
         if not self._is_asked_to_settle and (
             type(settlement) is not Ack
-            or not delivery.subscription.lane
+            or not subscription.lane
             or now - delivery.begun > SLOW_HANDLER
             or now - self._oldest_done > LONGEST_UNACKED
-            or len(self._done) * 2 >= delivery.subscription.prefetch
+            or len(done) * 2 >= subscription.prefetch
         ):
             if self._takes_turns:
                 with self._io.turn:

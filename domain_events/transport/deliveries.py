@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Told: TypeAlias = Callable[[int, str, bytes, bytes], object]
 """Delivery tag, routing key, properties as they came, body."""
@@ -28,29 +28,25 @@ _METHOD = Struct(">BHLL").unpack_from  # kind, channel, size of the payload; cla
 _TAG = Struct(">QBB").unpack_from  # delivery tag, redelivered, length of the exchange's name
 _HEADER = Struct(">BHLHHQ").unpack_from  # kind, channel, size; class, weight, size of the body
 _BODY = Struct(">BHL").unpack_from
-_NUMBER = Struct(">Q").unpack_from  # a delivery tag, or the size of a body
-_SIZE = Struct(">L").unpack_from  # of a frame's payload
 _DELIVER = 60 << 16 | 60
 _BASIC = 60
 
 
 class _Likeness(NamedTuple):
-    """What a delivery has in common with the next one, when an event of the same kind follows: where `head` stands at
-    its place and `middle` at its own, only delivery tag, properties and body differ, and all but the body's end
-    lies where it did. Offsets in bytes, from the beginning of the delivery."""
+    """What a delivery has in common with the next one when an event of the same kind follows: all but delivery tag,
+    properties and body, and even their places are the same but for the body's end."""
 
     head: bytes  # up to the delivery tag
     middle: bytes  # from the exchange's name up to the size of the body
     body_head: bytes  # kind and channel of the body's frame
-    to_tag: int
-    to_middle: int
-    to_size: int
-    to_body: int
+    size: int  # in bytes, up to where the body begins
+    unpack: Callable[[bytes, int], tuple[Any, ...]]
+    """head, delivery tag, middle, size of the body, properties, end of their frame, body_head, size of its frame."""
     routing_key: str
     told: Told
 
 
-_NONE = _Likeness(b"", b"", b"", 0, 0, 0, 1 << 62, "", lambda *_: None)  # no read has room for it
+_NONE = _Likeness(b"", b"", b"", 1 << 62, lambda *_: (), "", lambda *_: None)  # no read has room for it
 
 
 class Deliveries:
@@ -90,26 +86,21 @@ class Deliveries:
     def _cut_alike(self, read: bytes, at: int) -> int:
         """Tell of those that are as the last one was. Returns where they end."""
         last = self._last
-        head, middle, body_head, to_tag, to_middle, to_size, to_body, routing_key, told = last
-        room = len(read) - to_body - _FRAME
-        starts = read.startswith
-        while at <= room and starts(head, at) and starts(middle, at + to_middle):
-            body_at = at + to_body
-            size = _NUMBER(read, at + to_size)[0]
-            after = body_at + _FRAME + size
-            if not (
-                read[body_at - 1] == _FRAME_END
-                and starts(body_head, body_at)
-                and _SIZE(read, body_at + 3)[0] == size
-                and read[after - 1 : after] == _END
+        head, middle, body_head, size, unpack, routing_key, told = last
+        room = len(read) - size
+        while at < room:
+            head_, tag, middle_, body_size, properties, end, body_head_, frame_size = unpack(read, at)
+            after = at + size + body_size + 1
+            if (
+                head_ != head
+                or middle_ != middle
+                or body_head_ != body_head
+                or frame_size != body_size
+                or end != _FRAME_END
+                or read[after - 1 : after] != _END
             ):
                 break
-            told(
-                _NUMBER(read, at + to_tag)[0],
-                routing_key,
-                read[at + to_size + 8 : body_at - 1],
-                read[body_at + 7 : after - 1],
-            )
+            told(tag, routing_key, properties, read[at + size : after - 1])
             at = after
             if self._last is not last:
                 break  # whoever was told has left
@@ -156,16 +147,15 @@ class Deliveries:
             if kind != BODY or body_channel != channel or size != body_size or read[after - 1] != _FRAME_END:
                 return at, True
         routing_key = read[key_at : header_at - 1].decode("utf-8", "backslashreplace")
+        head, middle = read[at:tag_at], read[tag_at + 9 : header_at + 11]
         self._last = _Likeness(
-            head=read[at:tag_at],
-            middle=read[tag_at + 9 : header_at + 11],
-            body_head=bytes([BODY]) + read[at + 1 : at + 3],
-            to_tag=tag_at - at,
-            to_middle=tag_at + 9 - at,
-            to_size=header_at + 11 - at,
-            to_body=body_at - at,
-            routing_key=routing_key,
-            told=consumer[1],
+            head,
+            middle,
+            bytes([BODY]) + read[at + 1 : at + 3],
+            body_at + 7 - at,
+            Struct(f">{len(head)}sQx{len(middle)}sQ{body_at - header_at - 20}sB3sL").unpack_from,
+            routing_key,
+            consumer[1],
         )
         consumer[1](
             delivery_tag,

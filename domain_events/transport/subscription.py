@@ -72,8 +72,7 @@ class Delivery:
     @property
     def is_plain(self) -> bool:
         """Whether it is known, without decoding the properties, that this is JSON and has no headers."""
-        properties = self._properties
-        return type(properties) is bytes and is_plain_json(properties)
+        return is_plain_json(self._properties)
 
     @property
     def properties(self) -> BasicProperties:

@@ -69,9 +69,11 @@ def _read_header(buffer: bytes) -> tuple[int, frame.Header]:
     return end + spec.FRAME_END_SIZE, frame.Header(channel, body_size, read_properties(payload[12:]))
 
 
-def is_plain_json(encoded: bytes) -> bool:
-    """Whether these properties have no headers, and say that the body is JSON: nearly all are so."""
-    return encoded.startswith(_PLAIN_JSON, 2) and encoded[0] & _FLAGS == _CONTENT_TYPE
+def is_plain_json(properties: object) -> bool:
+    """Whether these are encoded properties without headers that say that the body is JSON: nearly all are so."""
+    return (
+        type(properties) is bytes and properties.startswith(_PLAIN_JSON, 2) and properties[0] & _FLAGS == _CONTENT_TYPE
+    )
 
 
 def decode_properties(encoded: bytes) -> BasicProperties:

@@ -139,7 +139,7 @@ def test_no_count_is_lost_between_threads() -> None:
         thread.join()
     assert notes.counters.handled == 8_000
     assert notes.in_hand == []
-    assert sorted(notes.begin("x") for _ in range(4)) == [0, 1, 2, 3]
+    assert len({notes.begin("x") for _ in range(4)}) == 4, "all cells are free again"
 
 
 def test_a_sign_of_life_is_of_now() -> None:
