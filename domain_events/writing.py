@@ -32,7 +32,7 @@ def write_json(body: dict[str, Any]) -> bytes:
     except UnicodeEncodeError:
         # A lone surrogate has no UTF-8; as an escape it is legal JSON and survives the way.
         written = _to_ascii(body).encode()
-    if nests_too_deeply(written):
+    if len(written) > DEEPEST and nests_too_deeply(written):
         raise UnsendableData(f"data: it is nested too deeply, more than {DEEPEST} levels")
     return written
 

@@ -106,16 +106,29 @@ class Failure:
 
 
 def event_properties(event: DomainEvent, app_id: str | None = None) -> BasicProperties:
-    return BasicProperties(
-        content_type="application/json",
-        content_encoding="utf-8",
-        delivery_mode=2,
-        message_id=event.uuid_string,
+    return _EventProperties(event, app_id)
+
+
+class _EventProperties(BasicProperties):
+    """What our events have is set, the rest is there for all of them: pika sets fourteen attributes each time."""
+
+    content_type = "application/json"
+    content_encoding = "utf-8"
+    headers = None
+    delivery_mode = 2
+    priority = None
+    correlation_id = None
+    reply_to = None
+    expiration = None
+    user_id = None
+    cluster_id = None
+
+    def __init__(self, event: DomainEvent, app_id: str | None) -> None:
+        self.message_id = event.uuid_string
         # An AMQP timestamp is an unsigned number of whole seconds; the exact one is in the body.
-        timestamp=min(max(int(event.timestamp), 0), 2**63 - 1),
-        type=event.routing_key,
-        app_id=app_id,
-    )
+        self.timestamp = min(max(int(event.timestamp), 0), 2**63 - 1)
+        self.type = event.routing_key
+        self.app_id = app_id
 
 
 class Received(Protocol):

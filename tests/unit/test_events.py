@@ -590,3 +590,12 @@ def test_both_write_the_same_keys_in_the_same_order():
     theirs = domain_event_broker.DomainEvent("user.disabled", {"a": 1}, "7", "abc", 1.5)
     ours = DomainEvent("user.disabled", {"a": 1}, "7", "abc", 1.5)
     assert json.dumps(theirs.event_data, separators=(",", ":")) == ours.to_json()
+
+
+def test_ids_that_are_made_are_random_uuids_of_version_4() -> None:
+    ids = [DomainEvent("user.made", None).uuid_string for _ in range(200)]
+    assert len(set(ids)) == 200
+    for text in ids:
+        made = uuid.UUID(text)
+        assert (str(made), made.version, made.variant) == (text, 4, uuid.RFC_4122)
+    assert {text[19] for text in ids} == set("89ab")
