@@ -1,6 +1,7 @@
-"""The broker's side of a consumer: everything that happens in the I/O thread "de-io".
+"""The broker's side of a consumer.
 
-The threads that handle events call `take`, `begin` and `settle`; the rest of this file runs in the I/O thread only.
+The threads that handle events call `take`, `begin` and `settle`. The rest belongs to whoever holds the turn of the I/O
+thread "de-io": that thread, and the one that handles events when it has nothing else to do (see `serving`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ BEATS_EARLY = 0.9
 
 
 class Listener(Protocol):
-    """Who is told how the consumer fares; called in the I/O thread."""
+    """Who is told how the consumer fares; called in the turn of the I/O thread."""
 
     def consuming(self) -> None: ...
 
