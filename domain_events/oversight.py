@@ -32,7 +32,7 @@ class Oversight:
     judge: Callable[[str], Suspicion | None]
     """Asked, with the event's id, before a handler is called, in the thread of the handler."""
     forgive: Callable[[str], object] = lambda _event_id: None
-    """Told in the turn of the I/O thread that a condemned event, by its id, is settled: sent again, it is judged anew."""
+    """Told in the I/O thread's turn that a condemned event, by its id, is settled: sent again, it is judged anew."""
     reading: Callable[[str], Callable[[], object] | None] = lambda _event_id: None
     """Told before a large body is read, which may take more memory than there is; what it returns is called after."""
     beat: Callable[[], None]

@@ -6,7 +6,12 @@ import os
 import signal
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+# By default an example that takes 0.2 s fails: machines are shared.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 pytest_plugins = ["tests.brokers", "tests.databases", "tests.processes", "tests.service_manager"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pika
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pika import BasicProperties, exceptions, frame, spec
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
@@ -225,7 +225,6 @@ runs = st.builds(lambda each, times: [each] * times, deliveries, st.integers(1, 
 
 
 @given(st.lists(runs, max_size=4), st.lists(st.integers(1, 400), max_size=30))
-@settings(deadline=None)
 def test_any_deliveries_in_any_pieces(stream: list[list[bytes]], pieces: list[int]) -> None:
     both(b"".join(chain(*stream)), pieces)
 
@@ -239,7 +238,6 @@ def test_what_differs_from_the_one_before_is_not_taken_for_its_like(key: str, pr
 
 
 @given(st.lists(runs, min_size=1, max_size=2).map(lambda found: list(chain(*found))), st.data())
-@settings(deadline=None)
 def test_whatever_is_broken_ends_as_it_ends_with_pika(stream: list[bytes], data: st.DataObject) -> None:
     # The last one: a broker that goes on after half a delivery breaks the protocol, and pika mixes the two.
     broken = bytearray(b"".join(stream))
@@ -265,7 +263,6 @@ def test_whatever_is_broken_ends_as_it_ends_with_pika(stream: list[bytes], data:
 
 @given(st.binary(max_size=200), st.booleans())
 @example(b"\x01\x00\x01" + b"\xff" * 60, True)
-@settings(deadline=None)
 def test_rubbish_is_never_cut_and_raises_only_what_pika_raises(rubbish: bytes, as_method: bool) -> None:
     cutter = Deliveries()
     told: list[Any] = []

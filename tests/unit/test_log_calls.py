@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain_events.supervisor.log_frames import FRAME_LIMIT
@@ -384,7 +384,6 @@ def test_an_orphan_whose_stderr_nobody_reads_does_not_wait_for_each_line(sink: S
 # Packets
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([1, 2, MAX_PAYLOAD, MAX_PAYLOAD + 1, 3 * MAX_PAYLOAD]), max_size=10),
     st.integers(3, 5000),

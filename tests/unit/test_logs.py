@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain_events.supervisor.counting import Counter
@@ -181,7 +181,6 @@ def test_of_a_message_of_10_mib_both_ends_arrive(sink: Sink) -> None:
     assert " characters left out " in message
 
 
-@settings(deadline=None)
 @given(
     text=st.text(st.characters(codec=None, categories=None)),
     value=st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False), st.text(), st.integers(-(2**63), 2**64 - 1)),
