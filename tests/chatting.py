@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -68,6 +69,18 @@ def _chat(name: int) -> None:
     for n in range(20):
         log.info("chat %d %d", name, n)
 
+
+class Slow(logging.Handler):
+    """Takes 20 ms for each record, as a disk may."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        time.sleep(0.02)
+        os.write(1, f"{json.dumps({'slowly': record.getMessage()})}\n".encode())
+
+
+if "TEST_SLOW_SINK" in os.environ:
+    logging.getLogger("app").addHandler(Slow())
+    logging.getLogger("app").propagate = False  # each record has this one way
 
 for behaviour in (flood, quiet, last_words):
     supervising.BEHAVIOURS[behaviour.__name__] = behaviour

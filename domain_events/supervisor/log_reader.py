@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
 
 from domain_events.supervisor import lines
@@ -24,6 +25,7 @@ class LogReader:
         self._fd = fd
         self._sinks = sinks
         self._pid: int | None = None  # of the child, once it is known
+        self._only_counts = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -33,6 +35,10 @@ class LogReader:
     def join(self, timeout: float) -> None:
         if self._thread is not None:
             self._thread.join(timeout)
+
+    def give_up(self) -> None:
+        """From here on records are not written but counted: those that have come. Then it says how many, and ends."""
+        self._only_counts = True
 
     def close(self) -> None:
         """The end of the pipe, when nobody reads it."""
@@ -51,23 +57,39 @@ class LogReader:
         unpacker = Unpacker(FRAME_LIMIT)
         lost = 0
         # At the end there may be half a payload: the child was killed.
-        while chunk := os.read(self._fd, _CHUNK):
+        while chunk := self._read():
             for payload in unpacker.feed(chunk):
                 try:
-                    self._take(payload)
+                    lost += self._take(payload)
                 except (ValueError, LookupError):  # no frame, or for a sink that is not here
                     lost += 1
         if lost:
             self._say_dropped(lost, self._pid)
 
-    def _take(self, payload: bytes) -> None:
+    def _read(self) -> bytes:
+        """Nothing at the end."""
+        if self._only_counts:  # there may be a process that holds the pipe open
+            poll = select.poll()
+            poll.register(self._fd, select.POLLIN)
+            if not poll.poll(0):
+                return b""
+        return os.read(self._fd, _CHUNK)
+
+    def _take(self, payload: bytes) -> int:
+        """How many records are lost and not yet said to be."""
         match unpack(payload):
             case Dropped(n=n, pid=pid):
+                self._pid = pid
+                if self._only_counts:
+                    return n
                 self._say_dropped(n, pid)
             case Addressed(record=record) as addressed:
                 if isinstance(record.process, int):
                     self._pid = record.process
+                if self._only_counts:
+                    return 1
                 deliver(addressed, self._sinks)
+        return 0
 
     def _say_dropped(self, n: int, pid: int | None) -> None:
         _log.warning("%s", lines.dropped(self._slot, n, pid))

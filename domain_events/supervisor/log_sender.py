@@ -13,7 +13,8 @@ import select
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
 from domain_events.supervisor import lines
@@ -25,6 +26,11 @@ from domain_events.supervisor.threads import start_thread
 
 _REPORT_DELAY = 1.0  # from the first dropped record that is noticed to the report of all of them
 _BIG = 16 * 1024  # bytes that count as one record
+_PEN_TIMEOUT = 1.0  # seconds; a stderr that nobody empties takes half of it
+
+
+class _LetGo(Exception):
+    """For the thread: `stop` waits no longer."""
 
 
 class LogSender:
@@ -43,7 +49,12 @@ class LogSender:
         self._dropped = Counter()
         self._reported = 0
         self._report_at: float | None = None
+        # Who has it decides what becomes of the buffer and of the count: the thread, unless it waits, and then
+        # `stop`. Without it each could take the other for the one that says what is lost. No log call takes it.
+        self._pen = threading.Lock()
         self._is_stopped = False
+        self._is_over = False  # the thread shall let go
+        self._is_settled = False  # nobody looks at the buffer any more
         self._is_broken = False
         self._last_on_stderr: dict[str, object] = {}
         self._thread: threading.Thread | None = None
@@ -65,6 +76,7 @@ class LogSender:
     def detach(self) -> None:
         """From here on to stderr: this process has no sender, and no thread that could be about to write."""
         self._is_stopped = True
+        self._thread = None
         self.close()
 
     def send(self, payload: bytes) -> None:
@@ -79,21 +91,36 @@ class LogSender:
         self._dropped.add()
 
     def stop(self, timeout: float) -> None:
-        """Wait until all is written, at most `timeout` seconds. What is sent from then on goes to stderr."""
+        """Wait until all is written, at most `timeout` seconds, and say on stderr how many records are lost.
+
+        What is sent from then on goes to stderr. May be called again, by any thread.
+        """
         self._is_stopped = True
         self._wake.put(None)
-        if self._thread is None:
+        thread = self._thread
+        if thread is None:
             return
-        self._thread.join(timeout)
-        if self._thread.is_alive():  # nobody reads: what waits and what is in its hand is lost with us
-            n = self._dropped.value() - self._reported
-            with suppress(IndexError):
-                while len(self._buffer) > 1:
-                    n += bool(self._buffer.pop())
-            self._say_dropped(n + len(self._buffer))
-        else:
-            while self._buffer:  # of threads that were a little late
-                self._to_stderr(self._buffer.popleft())
+        if not self._is_over:
+            thread.join(timeout)
+        is_late = thread.is_alive()
+        self._is_over = True
+        if self._pen.acquire(timeout=_PEN_TIMEOUT):  # else its formatter hangs, and would here
+            try:
+                self._settle(is_late)
+            finally:
+                self._pen.release()
+
+    def _settle(self, is_late: bool) -> None:
+        self._is_settled = True
+        n = self._dropped.value() - self._reported
+        self._reported += n
+        with suppress(IndexError):
+            while True:
+                payload = self._buffer.popleft()
+                # Nobody reads: what waits is lost with us. Else it is of threads that were a little late.
+                n += bool(payload) if is_late else not self._to_stderr(payload)
+        if n:
+            self._say_dropped(n)
 
     def _write_at_once(self, payload: bytes) -> bool:
         try:
@@ -113,14 +140,21 @@ class LogSender:
         for _ in range(len(payload) // _BIG):
             self._buffer.append(b"")  # so that big ones take up more of the bound
         self._wake.put(None)
+        if self._is_settled:  # meanwhile
+            with suppress(IndexError):
+                self._to_stderr(self._buffer.popleft())
 
     def _feed(self) -> None:
+        with suppress(_LetGo), self._pen:
+            self._feed_with_pen()
+
+    def _feed_with_pen(self) -> None:
         while not self._is_stopped or self._buffer:
             delay = self._until_report()
             if delay == 0:
                 self._report()
                 continue
-            with suppress(Empty):
+            with self._pen_down(), suppress(Empty):
                 self._wake.get(timeout=delay)
             while self._buffer:
                 if payload := self._buffer[0]:
@@ -145,14 +179,16 @@ class LogSender:
 
     def _report(self) -> None:
         n = self._dropped.value() - self._reported
-        self._reported += n
-        self._report_at = None
         if n and not self._write(pack_dropped(n, os.getpid())):
             self._say_dropped(n)
+        self._reported += n  # not earlier: it may never be written
+        self._report_at = None
 
     def _write(self, payload: bytes) -> bool:
         """Waits. False when there is no reader any more: the master is gone."""
         for piece in packets(payload):
+            if self._is_over:
+                raise _LetGo
             while not self._is_broken:
                 try:
                     os.write(self.fd, piece)
@@ -160,10 +196,22 @@ class LogSender:
                 except BlockingIOError:
                     poll = select.poll()
                     poll.register(self.fd, select.POLLOUT)
-                    poll.poll()
+                    with self._pen_down():
+                        poll.poll()
                 except OSError:  # EPIPE
                     self._is_broken = True
         return not self._is_broken
+
+    @contextmanager
+    def _pen_down(self) -> Iterator[None]:
+        """While the thread waits."""
+        self._pen.release()
+        try:
+            yield
+        finally:
+            self._pen.acquire()
+        if self._is_over:
+            raise _LetGo
 
     def _to_stderr(self, payload: bytes) -> bool:
         if not payload:

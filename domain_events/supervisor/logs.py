@@ -28,6 +28,7 @@ from domain_events.supervisor.stderr import renew_stdio
 
 _HOLD_TIMEOUT = 1.0  # seconds, for the locks of the sinks: one that is stuck must not keep the master from forking
 _LOCK_TIMEOUT = 0.05  # seconds, for one lock
+_COUNT_TIMEOUT = 0.5  # seconds, for all readers that count what they will not write
 
 _hold_timeout = _HOLD_TIMEOUT
 
@@ -124,6 +125,25 @@ class LogLine:
         self._sender.close()
         if self._reader is not None:
             self._reader.close()
+
+
+def finish_in_master(timeout: float) -> None:
+    """At the end of the master: wait until all that any child wrote is in the sinks, at most `timeout` seconds.
+
+    `close_in_master` may have left readers with more to write. What they have not written by then would be lost with
+    us, up to a full pipe for each, so they say how much it is. A sink that is stuck keeps its readers from that.
+    """
+    readers = [line._reader for line in _lines if line._reader is not None and line._reader.running]
+    _join(readers, timeout)
+    for reader in readers:
+        reader.give_up()
+    _join(readers, _COUNT_TIMEOUT)
+
+
+def _join(readers: Collection[LogReader], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    for reader in readers:
+        reader.join(max(0.0, deadline - time.monotonic()))
 
 
 def sink_names() -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from domain_events.supervisor.display import Display, Draining
 from domain_events.supervisor.exits import ChildExit, MasterExit, signal_name
 from domain_events.supervisor.launch import remembered
 from domain_events.supervisor.lock import Lock
+from domain_events.supervisor.logs import finish_in_master
 from domain_events.supervisor.master_log import MasterLog
 from domain_events.supervisor.nursery import Nursery, OwnCode
 from domain_events.supervisor.operating import Operating
@@ -553,4 +554,5 @@ class Master:
             logger.info("ended what handlers have left behind: %s", ", ".join(map(str, left)))
         self._selector.close()
         self._display.close()
+        finish_in_master(max(0.0, logs_until - time.monotonic()))
         self._log.close(max(_LOG_PATIENCE, logs_until - time.monotonic()))

@@ -90,10 +90,16 @@ class MasterLog:
         reported = 0
         while (choice := self._queue.get()) is not None:
             _write(choice)
-            if n := self._dropped.value() - reported:
-                reported += n
-                # This thread is not the main one: straight to the sinks.
-                logging.getLogger(__name__).warning("%s", lines.dropped("master", n, self._master))
+            reported += self._report(reported)
+        # What did not fit may not be counted yet when what did is written already.
+        self._report(reported)
+
+    def _report(self, reported: int) -> int:
+        n = self._dropped.value() - reported
+        if n:
+            # This thread is not the main one: straight to the sinks.
+            logging.getLogger(__name__).warning("%s", lines.dropped("master", n, self._master))
+        return n
 
 
 class _Queueing(logging.Handler, StandIn):

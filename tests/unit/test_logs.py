@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -22,10 +23,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain_events.supervisor.counting import Counter
-from domain_events.supervisor.log_frames import FRAME_LIMIT, Addressed, pack, unpack
+from domain_events.supervisor.log_frames import FRAME_LIMIT, Addressed, pack, pack_dropped, unpack
 from domain_events.supervisor.log_reader import LogReader
+from domain_events.supervisor.log_sender import LogSender
 from domain_events.supervisor.logs import LogLine
-from domain_events.supervisor.packets import packet
+from domain_events.supervisor.packets import Unpacker, packet
 from domain_events.supervisor.sinks import find_sinks
 from tests.forking import (
     PATIENCE,
@@ -476,6 +478,102 @@ def test_closing_in_a_child_that_nobody_reads_ends_in_time_and_says_what_is_lost
     line.close_in_master(PATIENCE)
     assert found
     assert len(sink.messages()) + int(found[1]) == 1000
+
+
+FILLER = b"-"
+
+
+@pytest.fixture
+def full() -> Iterator[tuple[int, LogSender]]:
+    """The reading end of a pipe that takes nothing more, and a sender that has begun to write to it."""
+    end, writer = os.pipe()
+    os.set_blocking(end, False)
+    sender = LogSender("a#0", writer, bound=100)
+    sender.start()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, packet(FILLER))  # a little one, or a count would still fit
+    yield end, sender
+    os.close(end)
+    # The thread must not find another file with this number.
+    wait_for(lambda: "log-sender" not in {thread.name for thread in threading.enumerate()}, "the end of the sender")
+    sender.close()
+
+
+def arrived(end: int) -> list[str]:
+    """The messages in this pipe, and those that a thread sends when it finds room again and then ends."""
+    unpacker = Unpacker(FRAME_LIMIT)
+    found: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.extend(unpacker.feed(os.read(end, 65536)))
+
+    read()
+    wait_for(lambda: "log-sender" not in {thread.name for thread in threading.enumerate()}, "the end of the sender")
+    read()
+    frames = [unpack(frame) for frame in found if frame != FILLER]
+    assert not [frame for frame in frames if not isinstance(frame, Addressed)], "what is said on stderr is said again"
+    return [frame.record.getMessage() for frame in frames if isinstance(frame, Addressed)]
+
+
+def said_to_be_dropped(path: Path) -> list[int]:
+    return [
+        int(n) for n in re.findall(r"event=log_records_dropped receiver=a slot=a#0 pid=\d+ n=(\d+)", path.read_text())
+    ]
+
+
+def test_a_count_that_the_pipe_does_not_take_is_said_on_stderr(full: tuple[int, LogSender], tmp_path: Path) -> None:
+    end, sender = full
+    for _ in range(3):
+        sender.drop()
+    with stderr_into(tmp_path / "stderr"):
+        sender.stop(0.3)
+        sender.stop(0.3)  # an orphan, for example, does it again
+    assert said_to_be_dropped(tmp_path / "stderr") == [3]
+    assert arrived(end) == []
+
+
+@pytest.mark.parametrize("size", [10, 30_000])
+def test_what_is_said_to_be_lost_does_not_come_after_all(
+    full: tuple[int, LogSender], size: int, tmp_path: Path
+) -> None:
+    end, sender = full
+    for _ in range(20):
+        sender.send(packed(logging.LogRecord(log.name, 20, "", 0, "x" * size, (), None)))
+    with stderr_into(tmp_path / "stderr"):
+        sender.stop(0.3)
+    [lost] = said_to_be_dropped(tmp_path / "stderr")
+    assert len(arrived(end)) + lost == 20
+
+
+def test_what_the_master_does_not_write_before_its_end_is_counted(sink: Sink) -> None:
+    gate, given_up = threading.Event(), threading.Event()
+
+    class Slow(Sink):
+        def emit(self, record: logging.LogRecord) -> None:
+            gate.set()
+            given_up.wait(PATIENCE)
+            super().emit(record)
+
+    slow = Slow()
+    logging.getLogger().handlers[:] = [slow]
+    end, writer = os.pipe()
+    reader = LogReader("a#0", end, find_sinks())
+    for n in range(50):
+        os.write(writer, packet(packed(logging.LogRecord(log.name, 20, "", 0, f"record {n}", (), None))))
+    os.write(writer, packet(pack_dropped(7, os.getpid())))
+    reader.start()
+    assert gate.wait(PATIENCE)
+    reader.give_up()
+    given_up.set()
+    reader.join(PATIENCE)
+    assert not reader.running, "though somebody has the pipe open"
+    os.close(writer)
+    reader.close()
+    assert slow.messages() == ["record 0"]
+    assert slow.dropped() == [49 + 7]
 
 
 def test_a_child_logs_to_stderr_after_it_closed_its_line(sink: Sink, tmp_path: Path) -> None:

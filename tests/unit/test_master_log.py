@@ -69,6 +69,13 @@ def test_nobody_waits_for_a_stuck_sink_and_what_is_dropped_is_counted(sink: Sink
     )
 
 
+def test_what_is_dropped_is_said_also_when_no_line_follows(sink: Sink) -> None:
+    with MasterLog(bound=0):
+        for n in range(3):
+            log.info("line %d", n)
+    assert sink.messages == [f"event=log_records_dropped slot=master pid={os.getpid()} n=3"]
+
+
 def test_a_sink_that_stays_stuck_holds_up_neither_the_end_nor_what_is_logged_after_it(sink: Sink) -> None:
     sink.open.clear()
     master_log = MasterLog()

@@ -97,6 +97,21 @@ def test_a_child_that_floods_waits_for_nobody_and_delays_nobody(processes: Proce
             assert (later - logged).total_seconds() < 0.5
 
 
+def test_what_a_slow_sink_has_not_written_at_the_end_is_counted(processes: Processes) -> None:
+    handle = processes.start(command("loud=flood"), env={"TEST_SLOW_SINK": "1"})
+    # Long enough for a child that floods to have logged more than is written until the end.
+    wait_until(lambda: handle.output().count("slowly") > 25, what="some lines")
+    handle.terminate()
+    assert handle.wait() == 0
+    lines = parsed(handle.output())
+    [flooded] = [line["flooded"] for line in lines if "flooded" in line]
+    written = sum("slowly" in line for line in lines)
+    # The child says what has waited in it, the master what it has found in the pipe.
+    dropped = [line for line in lines if line.get("event") == "log_records_dropped"]
+    assert written + sum(line["n"] for line in dropped) == flooded
+    assert {line["logger"].rpartition(".")[2] for line in dropped} == {"log_sender", "log_reader"}
+
+
 @contextlib.contextmanager
 def piped(receivers: str, stderr: int, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     """A master with this stderr, and nothing at all for -1. Its children print nothing."""
