@@ -127,10 +127,7 @@ class Sender:
     def _prepare(self, events: Iterable[DomainEvent], timeout: float, mandatory: bool) -> _Prepared:
         made = list(events)
         # Everything is written before anything is sent: data that cannot be written must not stop in the middle.
-        messages = [
-            Message(event.routing_key, event_properties(event, self._app_id), event.encode(), mandatory)
-            for event in made
-        ]
+        messages = _Messages(made, [event.encode() for event in made], self._app_id, mandatory)
         if not timeout > 0:
             raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0")
         brokers = configured_brokers(self._settings, "producer")
@@ -141,11 +138,30 @@ class Sender:
         return _Prepared(events=made, messages=messages, sender=sender)
 
 
+class _Messages(Sequence[Message]):
+    """Put together when they are asked for: of many the first ones are under way by then."""
+
+    def __init__(self, events: list[DomainEvent], bodies: list[bytes], app_id: str | None, mandatory: bool) -> None:
+        self._events = events
+        self._bodies = bodies
+        self._app_id = app_id
+        self._mandatory = mandatory
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        event = self._events[index]
+        return Message(event.routing_key, event_properties(event, self._app_id), self._bodies[index], self._mandatory)
+
+
 class _Prepared(NamedTuple):
     """Events that are about to be sent, and how what became of them is told."""
 
     events: list[DomainEvent]
-    messages: list[Message]
+    messages: Sequence[Message]
     sender: ConfirmedSender | None
     """None: there is nothing to be sent."""
 

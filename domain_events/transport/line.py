@@ -67,7 +67,9 @@ class Receipt:
         self._left -= 1
         if not self._left:
             self.settled(self)
-            self._told()
+            # Who is told often keeps the receipt: without the way back no cycle is left to the garbage collector.
+            told, self._told = self._told, _nothing
+            told()
 
     def undone(self) -> list[tuple[int, Publication]]:
         return [
@@ -91,6 +93,10 @@ class Receipt:
             else SendError(str(error))
             for noted, error in zip(self._noted, self._errors, strict=True)
         ]
+
+
+def _nothing() -> None:
+    """Has been told."""
 
 
 def _nobody(_receipt: Receipt) -> None:

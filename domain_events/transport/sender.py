@@ -7,16 +7,21 @@ import atexit
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 
 from domain_events.errors import ConnectionFailed, SendError, SendTimeout
 from domain_events.settings import Broker
 from domain_events.transport.line import Line, Message, Receipt, close_all
+from domain_events.transport.publication import Publication
 
 GOODBYE_TIMEOUT = 2.0
 """Seconds that closing waits: for what others are sending, and for the broker."""
+
+SLICE = 1000
+"""Messages that are submitted together: the broker has them while the next ones are put together."""
 
 VERDICT_TIMEOUT = 1.0
 """Seconds that the I/O thread has, when the time is over, to say what became of an event."""
@@ -40,16 +45,16 @@ class ConfirmedSender:
         # A bare lock wakes up its waiter in one system call; an Event takes several.
         done = threading.Lock()
         done.acquire()
-        receipt = Receipt(self._exchange, messages, done.release)
-        line = self._submit(receipt)
+        batch = _Batch(self._exchange, messages, done.release)
         try:
+            batch.submit(self._submit)
             if not done.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)):
-                line.withdraw(receipt, timeout)
+                batch.withdraw(timeout)
                 done.acquire(timeout=VERDICT_TIMEOUT)
         except BaseException:
-            line.withdraw(receipt, timeout)  # nobody waits any more: it shall not be sent later
+            batch.withdraw(timeout)  # nobody waits any more: it shall not be sent later
             raise
-        return receipt.errors(partial(_no_verdict, timeout))
+        return batch.errors(partial(_no_verdict, timeout))
 
     async def send_async(self, messages: Sequence[Message], timeout: float) -> list[SendError | None]:
         """As `send`, for a coroutine."""
@@ -61,17 +66,17 @@ class ConfirmedSender:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(_set, done)
 
-        receipt = Receipt(self._exchange, messages, tell)
-        line = self._submit(receipt)
+        batch = _Batch(self._exchange, messages, tell)
         try:
+            batch.submit(self._submit)
             await asyncio.wait([done], timeout=max(0.0, deadline - time.monotonic()))
             if not done.done():
-                line.withdraw(receipt, timeout)
+                batch.withdraw(timeout)
                 await asyncio.wait([done], timeout=VERDICT_TIMEOUT)
         except BaseException:
-            line.withdraw(receipt, timeout)
+            batch.withdraw(timeout)
             raise
-        return receipt.errors(partial(_no_verdict, timeout))
+        return batch.errors(partial(_no_verdict, timeout))
 
     def close(self) -> None:
         """Say goodbye to the broker, when all is settled that others are sending. The next message connects again."""
@@ -106,6 +111,48 @@ class ConfirmedSender:
             line = line.successor()
         self._last = line
         return line
+
+
+class _Batch:
+    """The messages of one call, in slices with a receipt each."""
+
+    def __init__(self, exchange: str, messages: Sequence[Message], told: Callable[[], object]) -> None:
+        """`told` is called once, when all is known."""
+        self._exchange = exchange
+        self._messages = messages
+        self._told = told
+        self._slices = -(-len(messages) // SLICE)
+        self._ended = count(1)  # one step to take a number, also for the threads of several lines
+        self._submitted: list[tuple[Line, Receipt]] = []
+
+    def submit(self, submit: Callable[[Receipt], Line]) -> None:
+        for begin in range(0, len(self._messages), SLICE):
+            receipt = Receipt(self._exchange, self._messages[begin : begin + SLICE], self._on_slice)
+            try:
+                line = submit(receipt)
+            except ConnectionFailed as error:
+                if not self._submitted:
+                    raise
+                # The line of the slices before has died, and no other one can begin: only this much is not sent.
+                receipt.fail(partial(_as_one_of_many, str(error)))
+                line = self._submitted[-1][0]
+            self._submitted.append((line, receipt))
+
+    def withdraw(self, timeout: float) -> None:
+        for line, receipt in self._submitted:
+            line.withdraw(receipt, timeout)
+
+    def errors(self, otherwise: Callable[[], SendError]) -> list[SendError | None]:
+        """One for each message; see `Receipt.errors`."""
+        return [error for _, receipt in self._submitted for error in receipt.errors(otherwise)]
+
+    def _on_slice(self) -> None:
+        if next(self._ended) == self._slices:
+            self._told()
+
+
+def _as_one_of_many(reason: str, _publication: Publication) -> SendError:
+    return ConnectionFailed(reason)
 
 
 def _set(done: asyncio.Future[None]) -> None:

@@ -29,8 +29,9 @@ from domain_events import (
 )
 from domain_events.sending import _senders
 from domain_events.settings import parse_brokers
-from domain_events.transport.line import Line
+from domain_events.transport.line import Line, Receipt
 from domain_events.transport.outgoing import Outgoing
+from domain_events.transport.sender import ConfirmedSender
 from tests.brokers import Broker, Queues
 from tests.relay import Relay, relay
 from tests.waiting import wait_until
@@ -183,6 +184,29 @@ def test_what_a_signal_handler_raises_in_the_middle_of_sending_costs_the_connect
     assert len(wire.links) == 2
     assert [event.data for event in bodies(queues, key[1])] == ["first", "last"]
     sender.close()
+
+
+def test_of_many_events_those_are_named_that_no_line_could_take_any_more(
+    wire: Relay, queues: Queues, key: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = ConfirmedSender._submit
+    slices: list[int] = []
+
+    def submit_once(sender: ConfirmedSender, receipt: Receipt) -> Line:
+        slices.append(len(receipt.publications))
+        if len(slices) > 1:
+            raise ConnectionFailed("not sent: cannot start the thread that sends: no more threads")
+        return submit(sender, receipt)
+
+    monkeypatch.setattr(ConfirmedSender, "_submit", submit_once)
+    with Sender(wire.url) as sender, pytest.raises(PartlySent) as caught:
+        sender.send_many((key[0], n) for n in range(2500))
+    assert slices == [1000, 1000, 500]
+    assert [event.data for event in caught.value.unconfirmed] == [*range(1000, 2500)]
+    assert {str(cause) for cause in caught.value.causes} == {
+        "not sent: cannot start the thread that sends: no more threads"
+    }
+    assert [event.data for event in bodies(queues, key[1])] == [*range(1000)]
 
 
 def test_a_crash_before_anything_was_sent_says_so(wire: Relay, queues: Queues, key: tuple[str, str]) -> None:
