@@ -8,21 +8,22 @@ import os
 import select
 import time
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from domain_events import surroundings
-from domain_events.event_loop import EventLoop
 from domain_events.gate import Gate
 from domain_events.guarding import GuardedObserver, guarded
 from domain_events.observers import NullObserver, Observer
 from domain_events.oversight import Oversight
-from domain_events.pool import Pool
 from domain_events.registration import Registration
 from domain_events.running import Runner
 from domain_events.settings import configured_brokers
 from domain_events.stopping import Stop
 from domain_events.transport.consumer import BEATS_EARLY, Consumer
-from domain_events.transport.handover import Lane
 from domain_events.transport.parameters import prepare_parameters
+
+if TYPE_CHECKING:
+    from domain_events.helpers import Helpers
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ def prepare(registrations: Iterable[Registration]) -> None:
 
     Raises ConfigurationError for a malformed URL or a missing file.
     """
+    registrations = list(registrations)
+    if _need_helpers(registrations):
+        import domain_events.helpers  # noqa: F401
     for settings in {id(r.connection_settings): r.connection_settings for r in registrations}.values():
         for broker in configured_brokers(settings, "consumer") or ():
             prepare_parameters(broker)
@@ -62,15 +66,19 @@ def consume(
         _wait_offline(stop, timeout, overseer)
         return
     process = os.getpid()
-    helpers = _Helpers(registrations)
-    gate = Gate() if helpers.lanes else None  # without helpers, every event is handled alone
+    helpers: Helpers | None = None
+    if _need_helpers(registrations):
+        from domain_events.helpers import Helpers  # plain receivers have no use for its memory
+
+        helpers = Helpers(registrations)
+    gate = Gate() if helpers is not None else None  # without helpers, every event is handled alone
     consumer = Consumer(
         registrations,
         brokers,
         stop=stop,
         listener=told,
         oversight=overseer,
-        lanes=helpers.lanes,
+        lanes=helpers.lanes if helpers is not None else None,
         draining=gate.open if gate is not None else None,
     )
     runner = Runner(
@@ -85,55 +93,25 @@ def consume(
         surroundings=surroundings.registered(),
     )
     try:
-        helpers.start(runner)
+        if helpers is not None:
+            helpers.start(runner)
         consumer.start(timeout)
         while (delivery := consumer.take()) is not None:
             runner.run(delivery)
-        # After an error some may be in the middle of an event.
-        helpers.join()
+        if helpers is not None:
+            helpers.join()  # after an error some may be in the middle of an event
     finally:
         # A process that a handler forked, and that comes back from it, has none of our threads and connections.
         if os.getpid() == process:
-            helpers.end()
+            if helpers is not None:
+                helpers.end()
             consumer.close()
     if consumer.error is not None:
         raise consumer.error
 
 
-class _Helpers:
-    """The threads besides this one that handle events."""
-
-    def __init__(self, registrations: Sequence[Registration]) -> None:
-        self.lanes: dict[str, Lane] = {}
-        """Of the receivers that this thread does not handle itself, by name."""
-        self._pools: list[Pool] = []
-        self._loop: EventLoop | None = None
-        for registration in registrations:
-            if registration.is_async:
-                self._loop = self._loop or EventLoop()
-                self.lanes[registration.name] = self._loop.add_lane(registration)
-            elif registration.concurrency > 1:
-                pool = Pool(registration)
-                self._pools.append(pool)
-                self.lanes[registration.name] = pool.lane
-
-    def start(self, runner: Runner) -> None:
-        for pool in self._pools:
-            pool.start(runner)
-        if self._loop is not None:
-            self._loop.start(runner)
-
-    def join(self) -> None:
-        """Wait until they have ended, which they do when their lanes have."""
-        for pool in self._pools:
-            pool.join()
-        if self._loop is not None:
-            self._loop.join()
-
-    def end(self) -> None:
-        """They take no more."""
-        for lane in self.lanes.values():
-            lane.end()
+def _need_helpers(registrations: Iterable[Registration]) -> bool:
+    return any(registration.is_async or registration.concurrency > 1 for registration in registrations)
 
 
 def _wait_offline(stop: Stop, timeout: float | None, oversight: Oversight | None) -> None:
