@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from pika.adapters.select_connection import EPollPoller, IOLoop
 
@@ -25,7 +25,7 @@ class IOThread:
         self.shares_turns = isinstance(self._poller, EPollPoller)
         """Whether it gives its turn away while it waits. Others of pika's pollers can't be touched meanwhile."""
         if self.shares_turns:
-            self._poller._create_poller = lambda: _Poll(self.turn)
+            self._poller._create_poller = lambda: _Poll(self.turn, self._poller._fd_handlers)
         self._crashed = crashed
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -82,8 +82,10 @@ class IOThread:
 class _Poll:
     """Linux's epoll, which others may change while somebody waits for it: only then the turn is given away."""
 
-    def __init__(self, turn: threading.Lock) -> None:
+    def __init__(self, turn: threading.Lock, handlers: Container[int]) -> None:
+        """`handlers`: the descriptors that somebody looks at."""
         self._turn = turn
+        self._handlers = handlers
         self._epoll = select.epoll()
         self.register = self._epoll.register
         self.modify = self._epoll.modify
@@ -93,9 +95,11 @@ class _Poll:
     def poll(self, timeout: float) -> list[tuple[int, int]]:
         self._turn.release()
         try:
-            return self._epoll.poll(timeout)
+            events = self._epoll.poll(timeout)
         finally:
             self._turn.acquire()
+        # Until the turn came back somebody else may have taken a descriptor, and pika knows no handler for it any more.
+        return [(descriptor, event) for descriptor, event in events if descriptor in self._handlers]
 
 
 class _Bell:

@@ -234,19 +234,22 @@ class Line:
         if not (io.shares_turns and publisher.is_idle):
             return False
         me = threading.get_ident()
-        self._at_work.add(me)
         try:
-            if not io.turn.acquire(blocking=False):
+            self._at_work.add(me)
+            if io.turn.locked():
                 return False
-            try:
-                publisher.submit_all(receipt.publications)
-            except BaseException as error:
-                # A signal handler has raised in the middle of it, and nobody knows what is half done.
-                self._on_crash(error)
-                io.call(io.loop.stop)
-                raise
-            finally:
-                io.turn.release()
+            # Not acquire(blocking=False) and a release in `finally`: what a signal handler raises between the two would
+            # leave the turn taken for ever. Whoever has taken it meanwhile does not keep it long.
+            with io.turn:
+                if self._inbox or self._fresh or not publisher.is_idle:
+                    return False  # it must not overtake what waits
+                try:
+                    publisher.submit_all(receipt.publications)
+                except BaseException as error:
+                    # A signal handler has raised in the middle of it, and nobody knows what is half done.
+                    self._on_crash(error)
+                    io.call(io.loop.stop)
+                    raise
         finally:
             self._at_work.discard(me)
         return True

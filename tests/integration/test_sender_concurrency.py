@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from pika import BasicProperties
 
 from domain_events import (
     ConnectionFailed,
@@ -29,7 +30,7 @@ from domain_events import (
 )
 from domain_events.sending import _senders
 from domain_events.settings import parse_brokers
-from domain_events.transport.line import Line, Receipt
+from domain_events.transport.line import Line, Message, Receipt
 from domain_events.transport.outgoing import Outgoing
 from domain_events.transport.sender import ConfirmedSender
 from tests.brokers import Broker, Queues
@@ -535,6 +536,74 @@ def test_a_signal_handler_may_send_whatever_it_interrupts(broker: Broker, queues
     sent, handled = map(int, done.stdout.split())
     expected = ["first"] + [f"main {n}" for n in range(sent)] + [f"signal {n}" for n in range(handled)]
     assert sorted(event.data for event in bodies(queues, key[1])) == sorted(expected)
+
+
+RAISING = """
+import logging, random, signal, sys
+from domain_events import Sender, SendError
+url, key = sys.argv[1:]
+logging.disable(logging.CRITICAL)
+sender = Sender(url)
+raised = sent = 0
+is_armed = False
+
+class Interrupt(Exception):
+    pass
+
+def handle(number, frame):
+    if is_armed:
+        raise Interrupt
+
+signal.signal(signal.SIGALRM, handle)
+while raised < 1000:
+    sender.send(key, sent, timeout=10)
+    sent += 1
+    try:
+        is_armed = True
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(5e-6, 1.5e-4))
+        try:
+            sender.send(key, "interrupted", timeout=10)
+        finally:
+            is_armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except Interrupt:
+        raised += 1
+    except SendError:
+        pass
+print(sent)
+"""
+
+
+def test_whatever_a_signal_handler_raises_wherever_the_next_event_is_sent(
+    broker: Broker, queues: Queues, key: tuple[str, str]
+) -> None:
+    done = run(RAISING, broker.url, key[0])
+    assert (done.returncode, done.stderr) == (0, "")
+    got = [event.data for event in bodies(queues, key[1])]
+    assert [each for each in got if each != "interrupted"] == [*range(int(done.stdout))]
+
+
+def test_no_event_overtakes_one_that_waits_for_the_io_thread(wire: Relay, queues: Queues, key: tuple[str, str]) -> None:
+    sender = Sender(wire.url)
+    sender.send(key[0], -1)
+    [line] = [each._last for each in _senders.values() if each._last._brokers == parse_brokers(wire.url, "test")]
+    assert line._running is not None
+    turn = line._running[0].turn
+    ended = threading.Semaphore(0)
+
+    def receipt(n: int) -> Receipt:
+        body = DomainEvent(key[0], n).encode()
+        return Receipt("domain-events", [Message(key[0], BasicProperties(message_id=str(n)), body)], ended.release)
+
+    for n in range(0, 200, 2):
+        first, second = receipt(n), receipt(n + 1)
+        with turn:
+            line.submit(first)
+        line.submit(second)  # the turn is free, and the first one not written yet
+        for _ in range(2):
+            assert ended.acquire(timeout=10)
+    assert [event.data for event in bodies(queues, key[1])] == [*range(-1, 200)]
+    sender.close()
 
 
 def test_who_interrupts_the_start_of_the_io_thread_may_send_too(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from domain_events.transport.io_services import IOServices
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.serving import Serving
 from tests.waiting import wait_until
@@ -129,3 +132,27 @@ def test_whoever_waits_is_told_when_it_is_taken_back(scene: Scene) -> None:
         thread.join(10)
         assert scene.results == [False] * n
         assert not scene.connection.is_lent
+
+
+def test_what_comes_for_a_socket_that_was_just_taken_out_of_the_loop_ends_no_io_thread() -> None:
+    crashes: list[BaseException] = []
+    calls: list[str] = []
+    io = IOThread("test", crashes.append)
+    services = IOServices(io.loop)  # type: ignore[arg-type]  # of pika itself
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        own = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    with own, peer:
+        services.set_reader(own.fileno(), lambda: calls.append("read"))
+        io.start()
+        io.call(lambda: calls.append("started"))
+        wait_until(lambda: calls)
+        with io.turn:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            time.sleep(0.1)  # the I/O thread has been woken up by the RST, and waits for its turn
+            services.remove_reader(own.fileno())
+        io.call(lambda: calls.append("lives"))
+        wait_until(lambda: "lives" in calls or crashes)
+    io.stop()
+    assert (calls, crashes) == (["started", "lives"], [])
