@@ -13,11 +13,10 @@ from functools import lru_cache
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from domain_events.errors import InvalidName, MalformedEvent
+from domain_events.errors import MalformedEvent
 from domain_events.names import check_routing_key
 from domain_events.reading import (
     id_from_hash,
-    is_routing_key,
     problem_of_id,
     read_id,
     read_object,
@@ -62,9 +61,8 @@ class DomainEvent:
         Raises InvalidName for a bad routing key, TypeError or ValueError naming any other bad field. What
         `data` holds is looked at when it is written.
         """
-        if type(routing_key) is not str or not _is_sendable_key(routing_key):
-            routing_key = str.__str__(check_routing_key(routing_key))
-        _set_routing_key(self, routing_key)
+        check = _check_known_key if type(routing_key) is str else check_routing_key
+        _set_routing_key(self, str.__str__(check(routing_key)))
         _set_data(self, data)
         _set_domain_object_id(self, _checked_object_id(domain_object_id))
         _set_uuid_string(self, _new_id() if uuid_string is None else _checked_id(uuid_string))
@@ -167,8 +165,8 @@ def read_body(
     uuid_string = content.pop("uuid_string", None)
     timestamp = content.pop("timestamp", None)
     routing_key = content.pop("routing_key", None)
-    if type(routing_key) is not str or not is_routing_key(routing_key):
-        routing_key = read_routing_key("routing_key", routing_key)
+    read_key = _read_known_key if type(routing_key) is str else read_routing_key
+    routing_key = read_key("routing_key", routing_key)
     data = content.pop("data", _MISSING)
     if data is _MISSING:
         raise MalformedEvent("the body has no data")
@@ -216,12 +214,10 @@ _set_retries = _slots.retries.__set__
 _set_extra = _slots.extra.__set__
 
 
-@lru_cache(maxsize=1024)  # a process sends the same few again and again
-def _is_sendable_key(text: str) -> bool:
-    try:
-        return check_routing_key(text) == text
-    except InvalidName:
-        return False
+# Remembered: a process sends and receives the same few again and again. Not what is refused, and only for strings:
+# others may be equal to one, or have no hash.
+_check_known_key = lru_cache(maxsize=1024)(check_routing_key)
+_read_known_key = lru_cache(maxsize=1024)(read_routing_key)
 
 
 def _new_id() -> str:

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Never
 from uuid import UUID
 
@@ -120,15 +119,6 @@ def read_routing_key(name: str, value: object) -> str:
     if len(value) > LONGEST_KEY or (not value.isascii() and len(value.encode()) > LONGEST_KEY):
         raise MalformedEvent(f"{name} is longer than {LONGEST_KEY} bytes")
     return value
-
-
-@lru_cache(maxsize=1024)  # the same few come again and again
-def is_routing_key(text: str) -> bool:
-    """Whether `read_routing_key` takes it as it is."""
-    try:
-        return read_routing_key("", text) == text
-    except MalformedEvent:
-        return False
 
 
 def read_object_id(name: str, value: object) -> str | None:

@@ -346,7 +346,7 @@ class Consumer:
         while done:
             delivery, settlement = done.popleft()
             subscription = delivery.subscription
-            if delivery.channel is not subscription.channel:  # it is stale
+            if delivery.is_stale:
                 _warn_stale(delivery)
             elif type(settlement) is Ack:  # nearly always
                 subscription.unsettled.done(delivery.tag)

@@ -69,10 +69,8 @@ class HandOver(Generic[T]):
     def take(self) -> T | None:
         """The oldest item; waits for one. None when it has ended. Python's signal handlers run while it waits."""
         while True:
-            try:
-                return self._items.popleft()
-            except IndexError:
-                pass
+            if (item := self.next()) is not None:
+                return item
             self._reader_waits = True
             is_over = self._is_over
             # An item that came before the flag was up rang no bell, nor did the end.

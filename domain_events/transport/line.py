@@ -68,7 +68,7 @@ class Receipt:
         if not self._left:
             self.settled(self)
             # Who is told often keeps the receipt: without the way back no cycle is left to the garbage collector.
-            told, self._told = self._told, _nothing
+            told, self._told = self._told, _nobody
             told()
 
     def undone(self) -> list[tuple[int, Publication]]:
@@ -95,12 +95,8 @@ class Receipt:
         ]
 
 
-def _nothing() -> None:
-    """Has been told."""
-
-
-def _nobody(_receipt: Receipt) -> None:
-    """Wants to know."""
+def _nobody(*_: Receipt) -> None:
+    """Wants to know, or to know it again."""
 
 
 class Line:

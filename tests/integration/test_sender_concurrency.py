@@ -501,6 +501,13 @@ def run(script: str, *args: str, within: float = 60.0) -> subprocess.CompletedPr
     )
 
 
+def output(script: str, *args: str, within: float = 60.0) -> str:
+    """What a script has printed that ended well and without complaint."""
+    done = run(script, *args, within=within)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 SIGNALS = """
 import signal, sys, time
 from domain_events import Sender
@@ -531,9 +538,8 @@ print(sent, handled)
 
 
 def test_a_signal_handler_may_send_whatever_it_interrupts(broker: Broker, queues: Queues, key: tuple[str, str]) -> None:
-    done = run(SIGNALS, broker.url, key[0])
-    assert (done.returncode, done.stderr) == (0, "")
-    sent, handled = map(int, done.stdout.split())
+    printed = output(SIGNALS, broker.url, key[0])
+    sent, handled = map(int, printed.split())
     expected = ["first"] + [f"main {n}" for n in range(sent)] + [f"signal {n}" for n in range(handled)]
     assert sorted(event.data for event in bodies(queues, key[1])) == sorted(expected)
 
@@ -577,16 +583,15 @@ print(sent)
 def test_whatever_a_signal_handler_raises_wherever_the_next_event_is_sent(
     broker: Broker, queues: Queues, key: tuple[str, str]
 ) -> None:
-    done = run(RAISING, broker.url, key[0])
-    assert (done.returncode, done.stderr) == (0, "")
+    printed = output(RAISING, broker.url, key[0])
     got = [event.data for event in bodies(queues, key[1])]
-    assert [each for each in got if each != "interrupted"] == [*range(int(done.stdout))]
+    assert [each for each in got if each != "interrupted"] == [*range(int(printed))]
 
 
 def test_no_event_overtakes_one_that_waits_for_the_io_thread(wire: Relay, queues: Queues, key: tuple[str, str]) -> None:
     sender = Sender(wire.url)
     sender.send(key[0], -1)
-    [line] = [each._last for each in _senders.values() if each._last._brokers == parse_brokers(wire.url, "test")]
+    line = line_to(wire)
     assert line._running is not None
     turn = line._running[0].turn
     ended = threading.Semaphore(0)
@@ -666,10 +671,9 @@ print(len(where))
 def test_a_finalizer_may_send_wherever_the_garbage_collector_runs_it(
     broker: Broker, queues: Queues, key: tuple[str, str]
 ) -> None:
-    done = run(FINALIZERS, broker.url, key[0])
-    assert (done.returncode, done.stderr) == (0, "")
+    printed = output(FINALIZERS, broker.url, key[0])
     data = [event.data for event in bodies(queues, key[1])]
-    assert sorted(n for n in data if isinstance(n, int)) == list(range(int(done.stdout) + 1)) == list(range(102))
+    assert sorted(n for n in data if isinstance(n, int)) == list(range(int(printed) + 1)) == list(range(102))
     assert data.count("more") == 100
 
 
@@ -744,8 +748,7 @@ asyncio.run(sender.send_async(key, "parent 2"))
 def test_after_a_fork_both_processes_send_from_their_event_loops(
     wire: Relay, queues: Queues, key: tuple[str, str]
 ) -> None:
-    done = run(FORK_AND_LOOPS, wire.url, key[0])
-    assert (done.returncode, done.stderr) == (0, "")
+    output(FORK_AND_LOOPS, wire.url, key[0])
     assert [event.data for event in bodies(queues, key[1])] == ["parent 1", "child", "parent 2"]
     assert len(wire.links) == 2
 
@@ -819,8 +822,7 @@ del kept
 def test_threads_end_what_they_send_exit_functions_may_send_and_the_very_end_does_not_hang(
     broker: Broker, queues: Queues, key: tuple[str, str]
 ) -> None:
-    done = run(OTHERS, broker.url, key[0], within=30)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout in ("", "not sent: the interpreter is ending\n")
+    printed = output(OTHERS, broker.url, key[0], within=30)
+    assert printed in ("", "not sent: the interpreter is ending\n")
     got = [event.data for event in bodies(queues, key[1])]
     assert got == [*range(50), "registered after the import", "registered before the import"]
