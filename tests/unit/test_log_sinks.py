@@ -245,25 +245,23 @@ def test_rotating_files_stay_whole_while_eight_children_flood_them(sink: Sink, t
 
 def test_a_child_that_floods_a_slow_sink_neither_waits_nor_keeps_others_from_it(sink: Sink) -> None:
     slowness = 0.005
-    arrived: dict[str, float] = {}
+    arrived: list[str] = []
 
     class Slow(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             time.sleep(slowness)
-            arrived[record.getMessage()] = time.time() - record.created
+            arrived.append(record.getMessage())
 
     logging.getLogger().handlers.append(Slow())
     flooding, waits, steps = os.pipe(), os.pipe(), 30
 
     def flood() -> None:
-        slowest, n = 0.0, 0
+        n = 0
         os.close(waits[1])
         while not select.select([waits[0]], [], [], 0)[0]:
-            began = time.monotonic()
             log.info("flood %d", n)
-            slowest = max(slowest, time.monotonic() - began)
             n += 1
-        os.write(flooding[1], f"{n} {slowest}".encode())
+        os.write(flooding[1], str(n).encode())
 
     def steady() -> None:
         for n in range(steps):
@@ -276,17 +274,17 @@ def test_a_child_that_floods_a_slow_sink_neither_waits_nor_keeps_others_from_it(
     quiet_pid = fork_child(quiet, steady)
     assert status_of(quiet_pid) == 0
     quiet.close_in_master(PATIENCE)
+    # While the flood goes on: none of them was behind it.
+    assert [message for message in arrived if message.startswith("steady")] == [f"steady {n}" for n in range(steps)]
     os.close(waits[1])
-    logged, slowest = os.read(flooding[0], 100).split()
+    logged = os.read(flooding[0], 100)
     assert status_of(loud_pid) == 0
     loud.close_in_master(PATIENCE)
     for fd in flooding:
         os.close(fd)
-    delays = [arrived[f"steady {n}"] for n in range(steps)]
-    assert max(delays) < 0.5, delays
-    assert float(slowest) < 0.5
     got = sum(message.startswith("flood") for message in arrived)
     assert got + sum(sink.dropped()) == int(logged)
+    assert sink.dropped(), "it has waited"
 
 
 def test_turns_are_given_in_the_order_of_asking() -> None:

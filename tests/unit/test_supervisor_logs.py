@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +77,24 @@ def test_500_restarts_while_everybody_logs_lose_no_last_word_and_no_descriptor(p
 
 def test_a_child_that_floods_waits_for_nobody_and_delays_nobody(processes: Processes) -> None:
     handle = processes.start(command("loud=flood quiet=quiet"))
+    # The flood goes on until we end it: who were behind it would not be heard.
     wait_until(lambda: "quiet 60" in handle.output(), what="some lines", pause=0.2)
+    # Now nobody reads, for longer than the pipe and the buffer last. It must not be enough that the master is slow.
+    os.kill(handle.pid, signal.SIGSTOP)
+    before = handle.output().count('"flooded"')
+    wait_until(lambda: handle.output().count('"flooded"') >= before + 3, what="20 000 more", pause=0.2)
+    os.kill(handle.pid, signal.SIGCONT)
     handle.terminate()
     assert handle.wait() == 0
     lines = parsed(handle.output())
-    [flooded] = [line for line in lines if "flooded" in line]
+    flooded = [line["flooded"] for line in lines if "flooded" in line][-1]
     got = sum(line.get("message", "").startswith("flood ") for line in lines)
     dropped = [line for line in lines if line.get("event") == "log_records_dropped"]
-    assert got + sum(line["n"] for line in dropped) == flooded["flooded"]
+    assert got + sum(line["n"] for line in dropped) == flooded
     assert dropped, "nobody has waited until there was room"
     [loud] = [line["pid"] for line in lines if line.get("event") == "child_exit" and line["receiver"] == "loud"]
     for line in dropped:
         assert (line["receiver"], line["slot"], line["pid"]) == ("loud", "loud#0", loud)
-    # The lines stand in the order in which they came to the sink: those around a quiet one were logged when it was.
-    written = [(line["message"], datetime.fromisoformat(line["time"])) for line in lines if "message" in line]
-    for at, (message, logged) in enumerate(written):
-        if message.startswith("quiet"):
-            later = max(other for _, other in written[: at + 1])
-            assert (later - logged).total_seconds() < 5, "not behind all of the flood"
 
 
 def test_what_a_slow_sink_has_not_written_at_the_end_is_counted(processes: Processes) -> None:
@@ -104,7 +104,7 @@ def test_what_a_slow_sink_has_not_written_at_the_end_is_counted(processes: Proce
     handle.terminate()
     assert handle.wait() == 0
     lines = parsed(handle.output())
-    [flooded] = [line["flooded"] for line in lines if "flooded" in line]
+    flooded = [line["flooded"] for line in lines if "flooded" in line][-1]
     written = sum("slowly" in line for line in lines)
     # The child says what has waited in it, the master what it has found in the pipe.
     dropped = [line for line in lines if line.get("event") == "log_records_dropped"]
