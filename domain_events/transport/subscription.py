@@ -32,8 +32,8 @@ SMALLEST_FRAME = 4096
 HEADER_FRAME = 20
 """Bytes of a header frame that are no properties (AMQP 0-9-1, sections 2.3.5 and 2.3.5.2)."""
 
-DEFAULT_PREFETCH = 100
-"""Few enough to be shared fairly between processes, enough to keep one busy: see docs/decisions/0027."""
+DEFAULT_PREFETCH = 250
+"""Few enough to be shared fairly between processes, enough to keep one busy: see docs/decisions/0032."""
 
 
 def default_prefetch(concurrency: int) -> int:

@@ -169,11 +169,11 @@ def test_every_other_handler_is_a_plain_one_and_has_as_many_events_in_hand_as_th
 @pytest.mark.parametrize(
     ("given", "prefetch"),
     [
-        ({}, 100),
-        ({"threads": 50}, 100),
-        ({"threads": 51}, 102),
-        ({"handler": handle_async}, 100),
-        ({"handler": handle_async, "concurrency": 60}, 120),
+        ({}, 250),
+        ({"threads": 125}, 250),
+        ({"threads": 126}, 252),
+        ({"handler": handle_async}, 250),
+        ({"handler": handle_async, "concurrency": 130}, 260),
         ({"handler": handle_async, "concurrency": 10_000}, LARGEST_PREFETCH),
     ],
 )
