@@ -32,7 +32,7 @@ from domain_events.version import __version__
 if TYPE_CHECKING:
     from domain_events.events import DomainEvent
     from domain_events.lifecycle import HookFailed, before_fork, child_started, child_stopping
-    from domain_events.observers import NullObserver, Observer
+    from domain_events.observers import NullObserver, Observer, observe
     from domain_events.policy import Backoff, DeadLetter, Retry
     from domain_events.receiver import Receiver
     from domain_events.sending import Sender, send_domain_event, send_domain_events
@@ -75,6 +75,7 @@ __all__ = [
     "before_fork",
     "child_started",
     "child_stopping",
+    "observe",
     "send_domain_event",
     "send_domain_events",
 ]
@@ -88,6 +89,7 @@ _LATER = {
     "child_stopping": "lifecycle",
     "NullObserver": "observers",
     "Observer": "observers",
+    "observe": "observers",
     "Backoff": "policy",
     "DeadLetter": "policy",
     "Retry": "policy",

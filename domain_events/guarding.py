@@ -3,65 +3,115 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from domain_events.events import DomainEvent
-from domain_events.observers import Observer
+from domain_events.observers import NullObserver, Observer
 from domain_events.oversight import Oversight
 
 logger = logging.getLogger(__name__)
 
-_FAILED = "an observer failed"
+_RAISED = (Exception, SystemExit)
+"""By observers, that is. Not KeyboardInterrupt: it may have come from a signal while an observer was at work."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class GuardedObserver:
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+def told(observers: Sequence[Observer]) -> Observer:
+    """All of them as one, fit to be called for each event: when there is none, it costs next to nothing."""
+    return GuardedObservers(observers) if observers else NullObserver()
 
-    # The observer may be the user's. One `try` each: two of these are called for every event.
+
+class GuardedObservers:
+    """Tells each of them, whatever the others raise.
+
+    Of an event in hand the first is the first to hear that it is, and the last to hear that it is not any more: what
+    the others do meanwhile is done with the event in hand.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        """`observers` may grow."""
+        self._observers = observers
+        self._known: set[tuple[int, str, type[BaseException]]] = set()
+
+    # They may be the user's. One loop and one `try` each: two of these are called for every event.
 
     def consuming(self) -> None:
-        try:
-            self._observer.consuming()
-        except Exception:
-            logger.exception(_FAILED)
+        for observer in self._observers:
+            try:
+                observer.consuming()
+            except _RAISED as error:
+                self._log(observer, "consuming", error)
 
     def disconnected(self, reason: str) -> None:
-        try:
-            self._observer.disconnected(reason)
-        except Exception:
-            logger.exception(_FAILED)
+        for observer in self._observers:
+            try:
+                observer.disconnected(reason)
+            except _RAISED as error:
+                self._log(observer, "disconnected", error)
 
     def started(self, receiver: str, event: DomainEvent) -> None:
-        try:
-            self._observer.started(receiver, event)
-        except Exception:
-            logger.exception(_FAILED)
+        for observer in self._observers:
+            try:
+                observer.started(receiver, event)
+            except _RAISED as error:
+                self._log(observer, "started", error)
 
     def handled(self, receiver: str, event: DomainEvent, seconds: float) -> None:
-        try:
-            self._observer.handled(receiver, event, seconds)
-        except Exception:
-            logger.exception(_FAILED)
+        for observer in reversed(self._observers):
+            try:
+                observer.handled(receiver, event, seconds)
+            except _RAISED as error:
+                self._log(observer, "handled", error)
+
+    def failed(
+        self, receiver: str, event: DomainEvent | None, seconds: float, error: BaseException | None, reason: str
+    ) -> None:
+        for observer in reversed(self._observers):
+            try:
+                observer.failed(receiver, event, seconds, error, reason)
+            except _RAISED as own:
+                self._log(observer, "failed", own)
 
     def retried(self, receiver: str, event: DomainEvent, seconds: float, delay: float) -> None:
-        try:
-            self._observer.retried(receiver, event, seconds, delay)
-        except Exception:
-            logger.exception(_FAILED)
+        for observer in reversed(self._observers):
+            try:
+                observer.retried(receiver, event, seconds, delay)
+            except _RAISED as error:
+                self._log(observer, "retried", error)
 
     def dead_lettered(
         self, receiver: str, event: DomainEvent | None, seconds: float, reason: str, *, dropped: bool
     ) -> None:
-        try:
-            self._observer.dead_lettered(receiver, event, seconds, reason, dropped=dropped)
-        except Exception:
-            logger.exception(_FAILED)
+        for observer in reversed(self._observers):
+            try:
+                observer.dead_lettered(receiver, event, seconds, reason, dropped=dropped)
+            except _RAISED as error:
+                self._log(observer, "dead_lettered", error)
+
+    def sent(self, event: DomainEvent, seconds: float) -> None:
+        for observer in self._observers:
+            try:
+                observer.sent(event, seconds)
+            except _RAISED as error:
+                self._log(observer, "sent", error)
+
+    def send_failed(self, event: DomainEvent, error: BaseException) -> None:
+        for observer in self._observers:
+            try:
+                observer.send_failed(event, error)
+            except _RAISED as own:
+                self._log(observer, "send_failed", own)
+
+    def _log(self, observer: Observer, method: str, error: BaseException) -> None:
+        kind = (id(observer), method, type(error))
+        if kind not in self._known:  # once: it may come with each event
+            self._known.add(kind)
+            name = type(observer).__name__
+            logger.error("the observer %s failed in %s(); it is logged once", name, method, exc_info=error)
 
 
 def guarded(oversight: Oversight) -> Oversight:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from domain_events import surroundings
+from domain_events import observers, surroundings
 from domain_events.gate import Gate
-from domain_events.guarding import GuardedObserver, guarded
-from domain_events.observers import NullObserver, Observer
+from domain_events.guarding import guarded, told
+from domain_events.observers import Observer
 from domain_events.oversight import Oversight
 from domain_events.registration import Registration
 from domain_events.running import Runner
@@ -53,16 +53,18 @@ def consume(
 
     Plain handlers run in this thread, `threads=` in pools of their own, coroutines in one more thread.
 
-    All registrations must have the same connection settings. `timeout`: seconds until it asks for the stop by itself.
+    All registrations must have the same connection settings. `observer` is told what happens, and those that are
+    registered. `timeout`: seconds until it asks for the stop by itself.
+
     Reconnects by itself for ever. Raises ConfigurationError (TopologyMismatch) or BrokerRefused for what trying
     again cannot help.
     """
-    told = GuardedObserver(observer or NullObserver())
+    telling = told([*([observer] if observer is not None else []), *observers.registered()])
     overseer = guarded(oversight) if oversight is not None else None
     brokers = configured_brokers(registrations[0].connection_settings, "consumer")
     if brokers is None:
         logger.debug("offline: %s receive nothing", ", ".join(registration.name for registration in registrations))
-        told.consuming()
+        telling.consuming()
         _wait_offline(stop, timeout, overseer)
         return
     process = os.getpid()
@@ -76,7 +78,7 @@ def consume(
         registrations,
         brokers,
         stop=stop,
-        listener=told,
+        listener=telling,
         oversight=overseer,
         lanes=helpers.lanes if helpers is not None else None,
         draining=gate.open if gate is not None else None,
@@ -84,7 +86,7 @@ def consume(
     runner = Runner(
         consumer,
         stop=stop,
-        observer=told,
+        observer=telling,
         judge=overseer.judge if overseer is not None else None,
         forgive=overseer.forgive if overseer is not None else lambda _event_id: None,
         reading=overseer.reading if overseer is not None else lambda _event_id: None,

@@ -132,9 +132,16 @@ def decide(
     if isinstance(error, DeadLetter):
         return SetAside(reason=one_line(error.reason, LONGEST_REASON) or "the handler gave no reason")
     if not isinstance(error, (Retry, *policy.retry_on)):
-        return SetAside(reason=one_line(reason or f"the handler raised {type(error).__name__}", LONGEST_REASON))
+        return SetAside(reason=one_line(reason or reason_of(error), LONGEST_REASON))
     if retries >= policy.max_retries:
         return SetAside(reason=f"still failing after {retries} of {policy.max_retries} retries")
     asked = error.delay if isinstance(error, Retry) else None
     delay = policy.backoff.delay(retries, spread) if asked is None else asked
     return RetryLater(delay=min(delay, LONGEST_DELAY))
+
+
+def reason_of(error: BaseException) -> str:
+    """Why an event was not handled, on one line, when its handler raised `error` and nothing more is known."""
+    if isinstance(error, Retry):
+        return "the handler asked for a retry"
+    return one_line(f"the handler raised {type(error).__name__}", LONGEST_REASON)

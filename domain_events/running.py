@@ -19,7 +19,7 @@ from domain_events.events import DomainEvent
 from domain_events.gate import Gate
 from domain_events.observers import Observer
 from domain_events.oversight import Suspicion
-from domain_events.policy import Outcome, RetryLater, SetAside, decide
+from domain_events.policy import Outcome, RetryLater, SetAside, decide, reason_of
 from domain_events.registration import Registration
 from domain_events.settling import settlement_of
 from domain_events.stopping import Stop
@@ -188,7 +188,7 @@ class Runner:
                 self._forgive(case.id)
             settled()
 
-        self._report(delivery.registration, case.event, 0.0, outcome)
+        self._report(delivery.registration, case.event, 0.0, None, outcome)
         delivery.when_settled(told)
         self._consumer.settle(
             delivery, settlement_of(delivery, _progress(delivery), outcome, case.event, failure=failure)
@@ -218,7 +218,7 @@ class Runner:
             event = read_event(delivery)
         except MalformedEvent as malformed:
             outcome = SetAside(reason=f"malformed: {malformed}")
-            self._report(delivery.registration, None, 0.0, outcome)
+            self._report(delivery.registration, None, 0.0, Failed(malformed), outcome)
             return settlement_of(delivery, _progress(delivery), outcome, None)
         judge, event_id = self._judge, event.uuid_string
         return _Case(event_id, event, judge(event_id) if judge is not None else None)
@@ -244,16 +244,26 @@ class Runner:
         outcome = decide(
             failed.error, retries=event.retries, policy=registration.policy, spread=spread, reason=failed.reason
         )
-        self._report(registration, event, seconds, outcome)
+        self._report(registration, event, seconds, failed, outcome)
         return settlement_of(delivery, _progress(delivery), outcome, event, failed.error)
 
-    def _report(self, registration: Registration, event: DomainEvent | None, seconds: float, outcome: Outcome) -> None:
-        observer = self._observer
+    def _report(
+        self,
+        registration: Registration,
+        event: DomainEvent | None,
+        seconds: float,
+        failed: Failed | None,
+        outcome: Outcome,
+    ) -> None:
+        """`failed`: None when no handler was called, for it might end this process."""
+        name, observer = registration.name, self._observer
         match outcome:
             case SetAside(reason=reason):
-                observer.dead_lettered(registration.name, event, seconds, reason, dropped=not registration.dead_letter)
-            case RetryLater(delay=delay) if event is not None:
-                observer.retried(registration.name, event, seconds, delay)
+                observer.failed(name, event, seconds, failed.error if failed is not None else None, reason)
+                observer.dead_lettered(name, event, seconds, reason, dropped=not registration.dead_letter)
+            case RetryLater(delay=delay) if event is not None and failed is not None:
+                observer.failed(name, event, seconds, failed.error, failed.reason or reason_of(failed.error))
+                observer.retried(name, event, seconds, delay)
 
 
 def _progress(delivery: Delivery) -> Progress:

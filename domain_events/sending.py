@@ -13,8 +13,10 @@ from uuid import UUID
 from domain_events.errors import PartlySent, SendError
 from domain_events.events import DomainEvent
 from domain_events.names import check_app_id, check_exchange_name
+from domain_events.observers import everybody
 from domain_events.settings import DEFAULT, Brokers, ConnectionSettings, check_settings, configured_brokers
 from domain_events.showing import printable
+from domain_events.telling import ObservedSender, Sends
 from domain_events.transport.line import Message
 from domain_events.transport.sender import ConfirmedSender
 from domain_events.transport.wire import event_properties
@@ -134,7 +136,9 @@ class Sender:
         if brokers is None:
             for event in made:
                 logger.debug("offline: event %s (%s) is not sent", printable(event.uuid_string), event.routing_key)
-        sender = _confirmed_sender(brokers, self._exchange) if brokers is not None and made else None
+        sender: Sends | None = _confirmed_sender(brokers, self._exchange) if brokers is not None and made else None
+        if everybody and sender is not None:
+            sender = ObservedSender(sender, made)
         return _Prepared(events=made, messages=messages, sender=sender)
 
 
@@ -162,7 +166,7 @@ class _Prepared(NamedTuple):
 
     events: list[DomainEvent]
     messages: Sequence[Message]
-    sender: ConfirmedSender | None
+    sender: Sends | None
     """None: there is nothing to be sent."""
 
     def one(self, errors: Sequence[SendError | None]) -> DomainEvent:

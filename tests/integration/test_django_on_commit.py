@@ -20,6 +20,7 @@ from django.test import TestCase, modify_settings, override_settings
 from domain_events import ConfigurationError, ConnectionFailed, InvalidName, Sender, UnsendableData
 from domain_events.django import send_domain_event_on_commit
 from tests.brokers import Broker, Queues
+from tests.observing import Noted, observing
 from tests.waiting import wait_until
 
 pytest_plugins = ["tests.django_project.fixtures"]
@@ -73,6 +74,17 @@ def test_an_event_is_sent_after_the_commit_and_not_before(sent: Sent, send: Send
     assert body["timestamp"] == event.timestamp
     assert body["domain_object_id"] == "7"
     assert body["data"] == 1
+
+
+def test_an_event_is_told_to_observers_after_the_commit_and_not_of_a_rollback(sent: Sent, send: Send) -> None:
+    with observing(Noted()) as noted:
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            send(1)
+            raise ZeroDivisionError
+        with transaction.atomic():
+            event = send(2)
+            assert noted.words == []
+    assert noted.words == [("sent", event)]
 
 
 def test_a_rollback_sends_nothing(sent: Sent, send: Send) -> None:

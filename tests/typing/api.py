@@ -44,6 +44,7 @@ from domain_events import (
     before_fork,
     child_started,
     child_stopping,
+    observe,
     send_domain_event,
     send_domain_events,
 )
@@ -220,6 +221,8 @@ class CountsRetries(NullObserver):
 
 
 observer: Observer = CountsRetries()
+assert_type(observe(CountsRetries()), CountsRetries)
+observe(print)  # type: ignore[type-var]
 
 
 # Errors: one tree, and Python's own kinds where one fits
