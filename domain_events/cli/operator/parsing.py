@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+from datetime import datetime
 from typing import Any
 
 from domain_events.errors import DomainEventError
+from domain_events.showing import one_line
 from domain_events.supervisor.protocol import control_path
 
 
@@ -36,3 +39,29 @@ def control(arguments: argparse.Namespace) -> str:
     if path is None:
         raise UsageError("which master? Give the path of its socket, as --control PATH or in DOMAIN_EVENTS_CONTROL")
     return path
+
+
+def moment(text: str) -> float:
+    """Unix seconds, from a number of them or from a time as ISO 8601 writes it, with its zone. Raises UsageError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = _iso(text)
+    if not math.isfinite(seconds):
+        raise UsageError(f"the time {one_line(text, 60)!r} is no finite number of seconds")
+    return seconds
+
+
+def _iso(text: str) -> float:
+    try:
+        time = datetime.fromisoformat(text.strip().upper())
+    except ValueError:
+        raise UsageError(
+            f"the time {one_line(text, 60)!r} is neither Unix seconds nor ISO 8601, as 2026-11-30T12:45:00Z"
+        ) from None
+    if time.utcoffset() is None:
+        raise UsageError(f"the time {one_line(text, 60)!r} has no zone: add Z for UTC, or +01:00")
+    try:
+        return time.timestamp()
+    except OverflowError:  # in the year 1, east of Greenwich
+        raise UsageError(f"the time {one_line(text, 60)!r} is out of range") from None
