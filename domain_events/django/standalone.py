@@ -23,13 +23,18 @@ def load(names: Sequence[str]) -> tuple[Registration, ...]:
 
     Raises ConfigurationError.
     """
-    look_in_current_directory()
-    if not apps.ready:
-        _set_up()
+    set_up()
     return load_receivers(names)
 
 
-def _set_up() -> None:
+def set_up() -> None:
+    """Start Django with DJANGO_SETTINGS_MODULE, if nobody has. Raises ConfigurationError."""
+    look_in_current_directory()
+    if not apps.ready:
+        _start()
+
+
+def _start() -> None:
     # LOGGING without `disable_existing_loggers: False` turns off every logger that is there before Django starts.
     # Here these are the supervisor's own; manage.py would have started Django before them.
     ours = [

@@ -17,16 +17,24 @@ def use_broker(broker: str | None, broker_file: str | None, environ: Mapping[str
 
     A file is read again at each connect, also in the children: a new password is used when the old one ends.
     """
+    brokers = named_broker(broker, broker_file)
+    if brokers is None:
+        brokers = _credential(environ)
+    if brokers is not None:
+        _read(brokers)
+        settings.override(brokers)
+
+
+def named_broker(broker: str | None, broker_file: str | None) -> settings.Brokers | None:
+    """By the flags; None when neither is given. Raises ConfigurationError."""
     if broker is not None:
         brokers = settings.parse_brokers(broker, "--broker")
     elif broker_file is not None:
         brokers = _in_file(broker_file)
-    elif (credential := _credential(environ)) is not None:
-        brokers = credential
     else:
-        return
+        return None
     _read(brokers)
-    settings.override(brokers)
+    return brokers
 
 
 def check_brokers(registrations: Iterable[Registration]) -> None:

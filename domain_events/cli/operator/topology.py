@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from domain_events.cli.operator.connecting import (
+    add_broker,
+    add_management,
+    add_modules,
+    by_broker,
+    guarded,
+    management,
+    registrations,
+)
 from domain_events.cli.operator.output import put, say
 from domain_events.cli.operator.parsing import Parser, UsageError
-from domain_events.errors import BrokerError, ConfigurationError, ConnectionFailed
+from domain_events.errors import BrokerError, ConnectionFailed
 from domain_events.showing import printable
 from domain_events.supervisor.protocol import OperatorExit
 
 if TYPE_CHECKING:
-    from domain_events.registration import Registration
-    from domain_events.settings import Broker, Brokers
-    from domain_events.transport.migration.management import Management
     from domain_events.transport.migration.planning import Difference
 
 _EPILOG = """\
@@ -62,57 +67,23 @@ def add(add_parser: Callable[..., Parser]) -> None:
         default=[],
         help="delete the queues of a receiver that is gone for good, if they are empty",
     )
-    for each in (plan, apply):
-        each.add_argument(
-            "--management",
-            metavar="URL",
-            help="of RabbitMQ's management plugin (default: $DOMAIN_EVENTS_MANAGEMENT, then port 15672 of the broker)",
-        )
+    add_management(plan)
+    add_management(apply)
 
 
 def _verb(verbs: Any, name: str, help: str, run: Callable[[argparse.Namespace], int]) -> Parser:  # noqa: A002
     parser: Parser = verbs.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=_EPILOG)
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="with global Receivers, as app.receivers")
-    parser.add_argument("--broker", metavar="URL[,URL]", help="in place of the configured one")
-    parser.add_argument("--broker-file", metavar="FILE", help="holds the URL of the broker")
-    parser.set_defaults(run=lambda arguments: _guarded(run, arguments))
+    add_modules(parser)
+    add_broker(parser)
+    parser.set_defaults(run=guarded(run))
     return parser
-
-
-def _guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    try:
-        return run(arguments)
-    except ConnectionFailed as error:
-        say(str(error))
-        return OperatorExit.UNREACHABLE
-    except ConfigurationError as error:
-        say(str(error))
-        return OperatorExit.USAGE
-    except BrokerError as error:
-        say(str(error))
-        return OperatorExit.FAILED
-
-
-def _registrations(arguments: argparse.Namespace) -> Sequence[Registration]:
-    # Only here, for the other commands shall start fast.
-    from domain_events.cli.application import load
-    from domain_events.supervisor.arguments import read_modules
-    from domain_events.supervisor.brokers import check_brokers, use_broker
-
-    modules = read_modules(vars(arguments), os.environ)
-    if not modules:
-        raise UsageError("give at least one module, as app.receivers, or set DOMAIN_EVENTS_MODULES")
-    use_broker(arguments.broker, arguments.broker_file, os.environ)
-    registrations = load(modules)
-    check_brokers(registrations)
-    return registrations
 
 
 def _show(arguments: argparse.Namespace) -> int:
     from domain_events.transport.topology import EXCHANGE_TYPE, dead_letter_queue, main_queue
 
     receivers = []
-    for registration in _registrations(arguments):
+    for registration in registrations(arguments):
         queues = [main_queue(registration)]
         if registration.dead_letter:
             queues.append(dead_letter_queue(registration.name))
@@ -146,14 +117,13 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     found: list[Difference] = []
     notes: list[str] = []
-    for brokers, registrations in _groups(arguments).items():
-        management = _management(arguments, brokers)
+    for brokers, group in by_broker(registrations(arguments)).items():
         listing = None
         try:
-            listing = management.list()
+            listing = management(arguments, brokers).list()
         except ManagementUnavailable as error:
             notes.append(f"stale bindings and orphaned queues were not looked for: {error}; see --management")
-        found += plan(brokers, registrations, listing)
+        found += plan(brokers, group, listing)
     if arguments.json:
         differences = [{**asdict(difference), "remedy": _remedy(difference)} for difference in found]
         put(json.dumps({"differences": differences, "notes": notes}, indent=2))
@@ -172,7 +142,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     from domain_events.transport.migration.work import Changes, NoSuchReceiver
 
     renames = dict(_rename(text) for text in arguments.rename)
-    groups = _groups(arguments)
+    groups = by_broker(registrations(arguments))
     ours = {registration.name: registration for group in groups.values() for registration in group}
     for old, new in renames.items():
         if new not in ours:
@@ -182,7 +152,7 @@ def _apply(arguments: argparse.Namespace) -> int:
         if name in ours:
             raise UsageError(f"receiver {name!r} is in these modules: it cannot be renamed or pruned")
     result = OperatorExit.DONE
-    for brokers, registrations in groups.items():
+    for brokers, group in groups.items():
         done: list[str] = []
 
         def said(line: str, done: list[str] = done) -> None:
@@ -190,12 +160,12 @@ def _apply(arguments: argparse.Namespace) -> int:
             put(printable(line))
 
         try:
-            changes = Changes(brokers, _management(arguments, brokers), said)
+            changes = Changes(brokers, management(arguments, brokers), said)
         except ManagementUnavailable as error:
             say(f"stale bindings stay, and nothing is deleted: {error}; see --management")
             changes = Changes(brokers, None, said)
-        steps: list[Callable[[], None]] = [partial(changes.apply, registration) for registration in registrations]
-        steps += [partial(changes.rename, old, ours[new]) for old, new in renames.items() if ours[new] in registrations]
+        steps: list[Callable[[], None]] = [partial(changes.apply, registration) for registration in group]
+        steps += [partial(changes.rename, old, ours[new]) for old, new in renames.items() if ours[new] in group]
         steps += [*(partial(changes.prune, name) for name in arguments.prune), changes.finish]
         for step in steps:
             try:
@@ -211,25 +181,6 @@ def _apply(arguments: argparse.Namespace) -> int:
         if not done and result is OperatorExit.DONE:
             put("nothing to do")
     return result
-
-
-def _groups(arguments: argparse.Namespace) -> dict[Brokers, list[Registration]]:
-    from domain_events.settings import configured_brokers
-    from domain_events.transport.migration.work import by_brokers
-
-    groups = by_brokers(
-        _registrations(arguments), lambda each: configured_brokers(each.connection_settings, "consumer")
-    )
-    if not groups:
-        raise UsageError("all receivers are offline: there is no broker to look at")
-    return dict(groups)
-
-
-def _management(arguments: argparse.Namespace, brokers: Sequence[Broker]) -> Management:
-    from domain_events.transport.migration.management import management_of
-
-    url = arguments.management or os.environ.get("DOMAIN_EVENTS_MANAGEMENT") or None
-    return management_of(brokers[0], url)
 
 
 def _rename(text: str) -> tuple[str, str]:
