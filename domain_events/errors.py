@@ -47,6 +47,10 @@ class TopologyMismatch(ConfigurationError, BrokerError):
     argument = there = wanted = ""
 
 
+class NoSuchReceiver(BrokerError):
+    """Nothing at the broker has this name."""
+
+
 class SendError(BrokerError):
     """An event was not confirmed. Unless a subclass says otherwise it may or may not be in the queues."""
 

@@ -19,11 +19,12 @@ from domain_events.events import DomainEvent
 from domain_events.gate import Gate
 from domain_events.observers import Observer
 from domain_events.oversight import Suspicion
-from domain_events.policy import Outcome, RetryLater, SetAside, decide, reason_of
+from domain_events.policy import Handled, Outcome, RetryLater, SetAside, decide, reason_of
 from domain_events.registration import Registration
 from domain_events.settling import settlement_of
 from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings, around_call, around_coroutine
+from domain_events.transport.outcomes import asked_for, outcome_of, write_outcome
 from domain_events.transport.settlement import ACK, GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
 from domain_events.transport.wire import Failure, Progress, known_id, read_event, read_progress
@@ -41,6 +42,8 @@ class Settles(Protocol):
     def begin(self, delivery: Delivery) -> None: ...
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> None: ...
+
+    def tell(self, queue: str, body: bytes) -> None: ...
 
     def fail(self, error: BaseException) -> None: ...
 
@@ -158,6 +161,8 @@ class Runner:
         if failed is not None:
             return self._failed(delivery, event, failed, seconds)
         self._observer.handled(registration.name, event, seconds)
+        if type(delivery.raw_properties) is not bytes:  # else nobody has found headers in them
+            self._tell(delivery, event, Handled(), ACK)
         return ACK
 
     async def _handled_async(self, delivery: Delivery, case: _Case) -> Settlement:
@@ -170,6 +175,8 @@ class Runner:
         if failed is not None:
             return self._failed(delivery, event, failed, seconds)
         self._observer.handled(registration.name, event, seconds)
+        if type(delivery.raw_properties) is not bytes:  # else nobody has found headers in them
+            self._tell(delivery, event, Handled(), ACK)
         return ACK
 
     def _set_aside(self, delivery: Delivery, case: _Case, settled: Callable[[], object]) -> None:
@@ -181,6 +188,7 @@ class Runner:
         assert case.suspicion is not None
         failure = Failure.of_death(case.suspicion)
         outcome = SetAside(reason=failure.reason)
+        settlement = settlement_of(delivery, _progress(delivery), outcome, case.event, failure=failure)
 
         def told(is_acked: bool) -> None:
             # Not sooner: if it comes again, it is condemned still. And not never: a person may send it again.
@@ -189,10 +197,31 @@ class Runner:
             settled()
 
         self._report(delivery.registration, case.event, 0.0, None, outcome)
-        delivery.when_settled(told)
-        self._consumer.settle(
-            delivery, settlement_of(delivery, _progress(delivery), outcome, case.event, failure=failure)
-        )
+        self._tell(delivery, case.event, outcome, settlement, told)
+        self._consumer.settle(delivery, settlement)
+
+    def _tell(
+        self,
+        delivery: Delivery,
+        event: DomainEvent | None,
+        outcome: Outcome,
+        settlement: Settlement,
+        told: Callable[[bool], object] | None = None,
+    ) -> None:
+        """Whoever asks in the headers hears of the outcome, when it is settled; so does `told`, of whether it is."""
+        queue = asked_for(delivery.properties)
+        if queue is not None:
+            event_id = event.uuid_string if event is not None else known_id(delivery.properties, delivery.body)
+            body = write_outcome(outcome_of(event_id, outcome, settlement))
+
+        def on_settled(is_acked: bool) -> None:
+            if queue is not None and is_acked:
+                self._consumer.tell(queue, body)
+            if told is not None:
+                told(is_acked)
+
+        if queue is not None or told is not None:
+            delivery.when_settled(on_settled)
 
     def _read(self, delivery: Delivery) -> _Case | Settlement:
         """The event and what is known of it; or what becomes of a delivery that is none."""
@@ -219,7 +248,9 @@ class Runner:
         except MalformedEvent as malformed:
             outcome = SetAside(reason=f"malformed: {malformed}")
             self._report(delivery.registration, None, 0.0, Failed(malformed), outcome)
-            return settlement_of(delivery, _progress(delivery), outcome, None)
+            settlement = settlement_of(delivery, _progress(delivery), outcome, None)
+            self._tell(delivery, None, outcome, settlement)
+            return settlement
         judge, event_id = self._judge, event.uuid_string
         return _Case(event_id, event, judge(event_id) if judge is not None else None)
 
@@ -245,7 +276,9 @@ class Runner:
             failed.error, retries=event.retries, policy=registration.policy, spread=spread, reason=failed.reason
         )
         self._report(registration, event, seconds, failed, outcome)
-        return settlement_of(delivery, _progress(delivery), outcome, event, failed.error)
+        settlement = settlement_of(delivery, _progress(delivery), outcome, event, failed.error)
+        self._tell(delivery, event, outcome, settlement)
+        return settlement
 
     def _report(
         self,

@@ -191,6 +191,10 @@ class Consumer:
                 self._is_asked_to_settle = True
                 self._io.call(self._settle_done)
 
+    def tell(self, queue: str, body: bytes) -> None:
+        """Into `queue`, if it is there; nobody is told how it went. In the I/O thread's turn."""
+        self._copying.tell(queue, body)
+
     def fail(self, error: BaseException) -> None:
         """An error of ours in a thread that handles events: what it had in hand will never be settled."""
         self._io.call(partial(self._end, error))

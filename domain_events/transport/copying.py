@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from pika import BasicProperties
+
 from domain_events.errors import BrokerError, Unroutable
 from domain_events.settings import Broker
 from domain_events.transport.io_thread import IOThread
@@ -56,6 +58,20 @@ class Copying:
         )
         subscription.copies[delivery.tag] = publication
         self._publisher.submit(publication)
+
+    def tell(self, queue: str, body: bytes) -> None:
+        """A word for somebody who waits. It is lost where there is no such queue, or the connection is."""
+        if not self._is_closing:
+            self._publisher.submit(
+                Publication(
+                    exchange="",
+                    routing_key=queue,
+                    properties=BasicProperties(content_type="application/json", delivery_mode=1),
+                    body=body,
+                    mandatory=False,
+                    done=_told,
+                )
+            )
 
     def withdraw(self, copies: Sequence[Publication]) -> None:
         """Their originals come again. Those that are under way may arrive all the same."""
@@ -151,3 +167,8 @@ class Copying:
                 subscription.copies.clear()
             self._settled()
         self._io.later(0.2, partial(self._free_stuck, subscriptions))
+
+
+def _told(error: BrokerError | None) -> None:
+    if error is not None:
+        logger.info("whoever asked for an outcome is not told: %s", error)

@@ -44,7 +44,7 @@ def default_prefetch(concurrency: int) -> int:
 class Delivery:
     """An event handed to us. Its tag is worth something on its `channel` only."""
 
-    __slots__ = ("_properties", "begun", "body", "channel", "routing_key", "subscription", "tag")
+    __slots__ = ("begun", "body", "channel", "raw_properties", "routing_key", "subscription", "tag")
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Delivery:
         self.channel = channel
         self.tag = tag
         self.routing_key = routing_key
-        self._properties = properties
+        self.raw_properties = properties
         self.body = body
         self.begun = 0.0
         """When it was taken in hand (time.monotonic()); 0.0: not yet."""
@@ -72,13 +72,13 @@ class Delivery:
     @property
     def is_plain(self) -> bool:
         """Whether it is known, without decoding the properties, that this is JSON and has no headers."""
-        return is_plain_json(self._properties)
+        return is_plain_json(self.raw_properties)
 
     @property
     def properties(self) -> BasicProperties:
-        properties = self._properties
+        properties = self.raw_properties
         if isinstance(properties, bytes):
-            properties = self._properties = decode_properties(properties)
+            properties = self.raw_properties = decode_properties(properties)
         return properties
 
     @property

@@ -39,6 +39,10 @@ HOST = "domain-events-host"
 PID = "domain-events-pid"
 DEAD_AT = "domain-events-dead-at"
 CODE_VERSION = "domain-events-code-version"
+REPLAY = "domain-events-replay"
+"""Which replay has brought a dead letter back to its receiver. It stays: when the event fails again, it is known."""
+OUTCOME_TO = "domain-events-outcome-to"
+"""The queue that wants to hear what becomes of the event: see `outcomes`."""
 
 _OF_A_DEAD_LETTER = frozenset(
     {REASON, ERROR_TYPE, ERROR_MESSAGE, TRACEBACK, RECEIVER, HOST, PID, DEAD_AT, CODE_VERSION}
@@ -191,6 +195,17 @@ def read_progress(routing_key: str, headers: Mapping[str, Any] | None) -> Progre
     )
 
 
+def text_in(headers: Mapping[str, Any] | None, name: str) -> str | None:
+    """A header that is a text; None: it is not there, or of another kind."""
+    value = (headers or {}).get(name)
+    return value if isinstance(value, str) else None
+
+
+def seconds_in(headers: Mapping[str, Any] | None, name: str) -> float | None:
+    """A header that is a moment as we write it, in Unix seconds."""
+    return _read_seconds((headers or {}).get(name))
+
+
 def retry_properties(
     properties: BasicProperties, progress: Progress, now: float, *, largest: int = LARGEST_HEADERS
 ) -> BasicProperties:
@@ -235,6 +250,17 @@ def dead_letter_properties(
         CODE_VERSION: code_version,
     }
     return _copied(properties, {name: value for name, value in notes.items() if value is not None}, largest)
+
+
+def replayed_properties(
+    properties: BasicProperties, routing_key: str, replay: str, outcome_to: str | None
+) -> BasicProperties:
+    """The properties of a dead letter that goes back to its receiver: as it was before its first failure."""
+    progress = read_progress(routing_key, properties.headers)
+    notes = {ROUTING_KEY: progress.routing_key, REPLAY: replay}
+    if outcome_to is not None:
+        notes[OUTCOME_TO] = outcome_to
+    return _copied(properties, notes, strip=_OF_A_DEAD_LETTER | {RETRIES, FIRST_FAILED_AT, OUTCOME_TO})
 
 
 def moved_properties(properties: BasicProperties, routing_key: str) -> BasicProperties:

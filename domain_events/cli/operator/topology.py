@@ -20,7 +20,7 @@ from domain_events.cli.operator.connecting import (
 )
 from domain_events.cli.operator.output import put, say
 from domain_events.cli.operator.parsing import Parser, UsageError
-from domain_events.errors import BrokerError, ConnectionFailed
+from domain_events.errors import BrokerError, ConnectionFailed, NoSuchReceiver
 from domain_events.showing import printable
 from domain_events.supervisor.protocol import OperatorExit
 
@@ -139,7 +139,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _apply(arguments: argparse.Namespace) -> int:
     from domain_events.transport.migration.management import ManagementUnavailable
-    from domain_events.transport.migration.work import Changes, NoSuchReceiver
+    from domain_events.transport.migration.work import Changes
 
     renames = dict(_rename(text) for text in arguments.rename)
     groups = by_broker(registrations(arguments))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from domain_events.errors import BrokerError
+from domain_events.errors import BrokerError, NoSuchReceiver
 from domain_events.registration import Registration
 from domain_events.settings import Broker, Brokers
 from domain_events.transport.migration import applying
@@ -129,10 +129,6 @@ class Changes:
             session.io.call(lambda: publisher.close(lambda: None))
         for line in done:
             self._said(line)
-
-
-class NoSuchReceiver(BrokerError):
-    """Nothing at the broker has this name."""
 
 
 def by_brokers(
