@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from domain_events.cli.operator import reload, restart, scale, status, topology
+from domain_events.cli.operator import dead_letters, reload, restart, scale, status, topology
 from domain_events.cli.operator.output import OutputFailed, flush, say, tolerate_any_text
 from domain_events.cli.operator.parsing import Parser, UsageError
 from domain_events.supervisor.control_client import MasterUnreachable
@@ -17,7 +17,7 @@ _DESCRIPTION = "Look after receivers: those of a running domain-events-superviso
 
 _EPILOG = """\
 exit codes: 0 done, 1 some of it failed, 2 usage, 3 no master or no broker answers,
-            4 no such receiver
+            4 no such receiver or id
 
 examples:
   domain-events status
@@ -25,6 +25,7 @@ examples:
   domain-events restart printer
   domain-events scale printer=4
   domain-events reload --wait
+  domain-events dead-letters list printer
   domain-events topology plan app.receivers
 """
 
@@ -36,7 +37,7 @@ class Noun(Protocol):
         """Adds its parser, with a default `run`: from the parsed arguments to an OperatorExit."""
 
 
-NOUNS: Sequence[Noun] = (status, restart, scale, reload, topology)
+NOUNS: Sequence[Noun] = (status, restart, scale, reload, dead_letters, topology)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from domain_events.cli.operator.output import say
 from domain_events.cli.operator.parsing import Parser, UsageError
-from domain_events.errors import BrokerError, ConfigurationError, ConnectionFailed
+from domain_events.errors import BrokerError, ConfigurationError, ConnectionFailed, NoSuchReceiver
 from domain_events.supervisor.protocol import OperatorExit
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Name
         except ConnectionFailed as error:
             say(str(error))
             return OperatorExit.UNREACHABLE
+        except NoSuchReceiver as error:
+            say(str(error))
+            return OperatorExit.UNKNOWN
         except ConfigurationError as error:
             say(str(error))
             return OperatorExit.USAGE
