@@ -6,7 +6,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from domain_events.cli.operator import dead_letters, reload, restart, scale, status, topology
+from domain_events.cli.operator import (
+    dead_letters,
+    explain,
+    reload,
+    restart,
+    scale,
+    status,
+    topology,
+)
 from domain_events.cli.operator.output import OutputFailed, flush, say, tolerate_any_text
 from domain_events.cli.operator.parsing import Parser, UsageError
 from domain_events.supervisor.control_client import MasterUnreachable
@@ -27,6 +35,7 @@ examples:
   domain-events reload --wait
   domain-events dead-letters list printer
   domain-events topology plan app.receivers
+  domain-events explain user.disabled app.receivers
 """
 
 
@@ -37,7 +46,15 @@ class Noun(Protocol):
         """Adds its parser, with a default `run`: from the parsed arguments to an OperatorExit."""
 
 
-NOUNS: Sequence[Noun] = (status, restart, scale, reload, dead_letters, topology)
+NOUNS: Sequence[Noun] = (
+    status,
+    restart,
+    scale,
+    reload,
+    dead_letters,
+    topology,
+    explain,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

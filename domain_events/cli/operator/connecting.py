@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def add_modules(parser: Parser) -> None:
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="with global Receivers, as app.receivers")
+    parser.add_argument(
+        "modules", nargs="*", default=[], metavar="MODULE", help="with global Receivers, as app.receivers"
+    )
 
 
 def add_broker(parser: Parser) -> None:

@@ -20,8 +20,22 @@ class UsageError(DomainEventError):
 class Parser(argparse.ArgumentParser):
     """Takes no abbreviated flags, and leaves the lines of its epilog as they are."""
 
+    takes_any_order = False
+    """Whether flags may stand between the other arguments. Not where nouns or verbs follow."""
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+        self._is_parsing = False
+
+    # argparse calls this of a noun's parser; and of itself, once for flags and once for the rest.
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._is_parsing or not self.takes_any_order:
+            return super().parse_known_args(args, namespace)
+        self._is_parsing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_parsing = False
 
 
 def add_control(parser: Parser) -> None:

@@ -34,6 +34,8 @@ class ListedQueue:
     messages: int | None
     """All that is in it: ready, in hand, and what waits inside for a target that is missing. None: no statistics."""
     consumers: int | None
+    exclusive: bool = False
+    """Of one connection, and gone with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,22 @@ class Binding:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """A binding from exchange to exchange."""
+
+    exchange: str
+    to: str
+    key: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """A virtual host."""
 
     queues: Mapping[str, ListedQueue]
     bindings: Sequence[Binding]
+    forwardings: Sequence[Forwarding] = ()
 
 
 class Management:
@@ -62,12 +74,15 @@ class Management:
     def list(self) -> Listing:
         """Raises ManagementUnavailable."""
         queues = {queue.name: queue for queue in map(_queue, self._get("queues"))}
-        bindings = [
-            Binding(str(entry["source"]), str(entry["destination"]), str(entry["routing_key"]))
-            for entry in self._get("bindings")
-            if entry["destination_type"] == "queue" and entry["source"]
-        ]
-        return Listing(queues=queues, bindings=bindings)
+        bindings: list[Binding] = []
+        forwardings: list[Forwarding] = []
+        for entry in self._get("bindings"):
+            source, destination, key = (str(entry[name]) for name in ("source", "destination", "routing_key"))
+            if entry["destination_type"] != "queue":
+                forwardings.append(Forwarding(source, destination, key))
+            elif source:
+                bindings.append(Binding(source, destination, key))
+        return Listing(queues=queues, bindings=bindings, forwardings=forwardings)
 
     def _get(self, what: str) -> Sequence[Mapping[str, Any]]:
         request = urllib.request.Request(  # noqa: S310  the scheme has been checked
@@ -138,4 +153,5 @@ def _queue(entry: Mapping[str, Any]) -> ListedQueue:
         arguments=dict(entry.get("arguments") or {}),
         messages=messages if isinstance(messages, int) else None,
         consumers=consumers if isinstance(consumers, int) else None,
+        exclusive=entry.get("exclusive") is True,
     )
