@@ -27,7 +27,7 @@ from domain_events.surroundings import Surroundings, around_call, around_corouti
 from domain_events.transport.outcomes import asked_for, outcome_of, write_outcome
 from domain_events.transport.settlement import ACK, GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
-from domain_events.transport.wire import Failure, Progress, known_id, read_event, read_progress
+from domain_events.transport.wire import Failure, Progress, garbage_id, known_id, read_event, read_progress
 
 LARGE = 2**20
 """Bytes. To read a larger body is dangerous: it may take thirty times as much memory."""
@@ -162,7 +162,7 @@ class Runner:
             return self._failed(delivery, event, failed, seconds)
         self._observer.handled(registration.name, event, seconds)
         if type(delivery.raw_properties) is not bytes:  # else nobody has found headers in them
-            self._tell(delivery, event, Handled(), ACK)
+            self._tell(delivery, event.uuid_string, Handled(), ACK)
         return ACK
 
     async def _handled_async(self, delivery: Delivery, case: _Case) -> Settlement:
@@ -176,7 +176,7 @@ class Runner:
             return self._failed(delivery, event, failed, seconds)
         self._observer.handled(registration.name, event, seconds)
         if type(delivery.raw_properties) is not bytes:  # else nobody has found headers in them
-            self._tell(delivery, event, Handled(), ACK)
+            self._tell(delivery, event.uuid_string, Handled(), ACK)
         return ACK
 
     def _set_aside(self, delivery: Delivery, case: _Case, settled: Callable[[], object]) -> None:
@@ -197,13 +197,13 @@ class Runner:
             settled()
 
         self._report(delivery.registration, case.event, 0.0, None, outcome)
-        self._tell(delivery, case.event, outcome, settlement, told)
+        self._tell(delivery, case.id, outcome, settlement, told)
         self._consumer.settle(delivery, settlement)
 
     def _tell(
         self,
         delivery: Delivery,
-        event: DomainEvent | None,
+        event_id: str,
         outcome: Outcome,
         settlement: Settlement,
         told: Callable[[bool], object] | None = None,
@@ -211,7 +211,6 @@ class Runner:
         """Whoever asks in the headers hears of the outcome, when it is settled; so does `told`, of whether it is."""
         queue = asked_for(delivery.properties)
         if queue is not None:
-            event_id = event.uuid_string if event is not None else known_id(delivery.properties, delivery.body)
             body = write_outcome(outcome_of(event_id, outcome, settlement))
 
         def on_settled(is_acked: bool) -> None:
@@ -249,7 +248,7 @@ class Runner:
             outcome = SetAside(reason=f"malformed: {malformed}")
             self._report(delivery.registration, None, 0.0, Failed(malformed), outcome)
             settlement = settlement_of(delivery, _progress(delivery), outcome, None)
-            self._tell(delivery, None, outcome, settlement)
+            self._tell(delivery, garbage_id(delivery.properties, delivery.body), outcome, settlement)
             return settlement
         judge, event_id = self._judge, event.uuid_string
         return _Case(event_id, event, judge(event_id) if judge is not None else None)
@@ -277,7 +276,7 @@ class Runner:
         )
         self._report(registration, event, seconds, failed, outcome)
         settlement = settlement_of(delivery, _progress(delivery), outcome, event, failed.error)
-        self._tell(delivery, event, outcome, settlement)
+        self._tell(delivery, event.uuid_string, outcome, settlement)
         return settlement
 
     def _report(

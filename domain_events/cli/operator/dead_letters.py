@@ -23,6 +23,7 @@ from domain_events.showing import one_line, printable
 from domain_events.supervisor.protocol import OperatorExit
 
 if TYPE_CHECKING:
+    from domain_events.transport.dead_letters.groups import Groups
     from domain_events.transport.dead_letters.queue import DeadLetterQueue
     from domain_events.transport.dead_letters.wanted import Wanted
     from domain_events.transport.dead_letters.working import Tally, Work
@@ -122,15 +123,17 @@ def _list(arguments: argparse.Namespace) -> int:
                 put(line)
         return OperatorExit.DONE
     groups = _grouped(arguments, wanted)
-    for line in groups.lines():
+    for line in letters.grouped(groups):
         put(line)
     if not groups.count:
         say(f"receiver {arguments.receiver} has no {'such ' if not wanted.is_everything else ''}dead letters")
     return OperatorExit.DONE
 
 
-def _grouped(arguments: argparse.Namespace, wanted: Wanted) -> letters.Groups:
-    groups = letters.Groups()
+def _grouped(arguments: argparse.Namespace, wanted: Wanted) -> Groups:
+    from domain_events.transport.dead_letters.groups import Groups
+
+    groups = Groups()
     with _opened(arguments) as queue:
         for letter in letters.looked_through(queue, wanted):
             groups.add(letter)
@@ -220,7 +223,7 @@ def _dry_run(arguments: argparse.Namespace, wanted: Wanted, did: str) -> int:
     if arguments.json:
         put(json.dumps({did: 0, f"would_be_{did}": groups.count}))
     else:
-        for line in groups.lines():
+        for line in letters.grouped(groups):
             put(line)
         say(f"{groups.count} events would be {did}")
     return OperatorExit.DONE

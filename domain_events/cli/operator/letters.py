@@ -9,7 +9,6 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,14 +19,12 @@ from domain_events.showing import one_line, printable
 
 if TYPE_CHECKING:
     from domain_events.transport.dead_letters.fingerprint import Fingerprint
+    from domain_events.transport.dead_letters.groups import Groups
     from domain_events.transport.dead_letters.letter import Detail, Letter, Summary
     from domain_events.transport.dead_letters.queue import DeadLetterQueue
     from domain_events.transport.dead_letters.wanted import Wanted
     from domain_events.transport.dead_letters.working import Tally
     from domain_events.transport.migration.management import ListedQueue
-
-MOST_GROUPS = 1000
-"""Shown; the letters of further ones are counted together."""
 
 _MANY = 20_000  # bytes of JSON in memory, before they go into a file
 _EVERY = 0.5  # seconds between two words about how far it is
@@ -51,6 +48,8 @@ _EACH = (
 
 def looked_through(queue: DeadLetterQueue, wanted: Wanted) -> Iterator[Letter]:
     """Those that are wanted; says on a terminal how far it is."""
+    if not queue.is_locked:
+        say("others are not kept out, as this login may declare no queue: what they look at is not seen here")
     with progress("looked at", queue.count) as moved:
         seen = 0
         for page in queue.pages():
@@ -100,65 +99,23 @@ def progress(did: str, total: int) -> Iterator[Progress]:
         shown.end()
 
 
-@dataclass(slots=True, kw_only=True)
-class Group:
-    """Letters with the same fingerprint. Times in Unix seconds."""
-
-    fingerprint: Fingerprint
-    count: int = 0
-    first: float | None = None
-    last: float | None = None
-    reason: str = ""  # of the newest
-
-    def add(self, letter: Letter) -> None:
-        self.count += 1
-        dead_at = letter.dead_at
-        if dead_at is not None:
-            self.first = dead_at if self.first is None else min(self.first, dead_at)
-        if self.last is None or (dead_at is not None and dead_at >= self.last):
-            self.last, self.reason = dead_at, letter.reason
-
-
-class Groups:
-    """Of any number of letters, in bounded memory."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.others = 0
-        """Letters of groups beyond MOST_GROUPS."""
-        self._groups: dict[str, Group] = {}
-
-    def add(self, letter: Letter) -> None:
-        self.count += 1
-        fingerprint = letter.fingerprint
-        group = self._groups.get(fingerprint.key)
-        if group is None:
-            if len(self._groups) >= MOST_GROUPS:
-                self.others += 1
-                return
-            group = self._groups[fingerprint.key] = Group(fingerprint=fingerprint)
-        group.add(letter)
-
-    @property
-    def largest_first(self) -> list[Group]:
-        return sorted(self._groups.values(), key=lambda group: -group.count)
-
-    def lines(self) -> Iterator[str]:
-        rows = [
-            [
-                group.fingerprint.key,
-                str(group.count),
-                moment_text(group.first),
-                moment_text(group.last),
-                printable(str(group.fingerprint)),
-                one_line(group.reason, 200),
-            ]
-            for group in self.largest_first
+def grouped(groups: Groups) -> Iterator[str]:
+    """A line for each cause."""
+    rows = [
+        [
+            group.fingerprint.key,
+            str(group.count),
+            moment_text(group.first),
+            moment_text(group.last),
+            printable(str(group.fingerprint)),
+            one_line(group.said, 200),
         ]
-        if rows:
-            yield from table(_GROUPS, rows, terminal_width())
-        if self.others:
-            yield f"and {self.others} more, with other fingerprints"
+        for group in groups.largest_first
+    ]
+    if rows:
+        yield from table(_GROUPS, rows, terminal_width())
+    if groups.others:
+        yield f"and {groups.others} more, with other fingerprints"
 
 
 class Sorted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from hashlib import blake2s
 
 from domain_events.showing import one_line
 
@@ -30,6 +29,8 @@ class Fingerprint:
     @property
     def key(self) -> str:
         """Eight hex digits, the same on every host and in every version that raises in the same function."""
+        from hashlib import blake2s  # a third of a MiB, which children that nobody asks can do without
+
         return blake2s(f"{self.error_type}\n{self.place}".encode(errors="replace"), digest_size=4).hexdigest()
 
     def __str__(self) -> str:

@@ -21,6 +21,7 @@ from domain_events.transport.wire import (
     REASON,
     REPLAY,
     TRACEBACK,
+    garbage_id,
     known_id,
     read_event,
     read_progress,
@@ -86,8 +87,10 @@ class Letter:
 
     @property
     def id(self) -> str:
-        event = self._small_event
-        return event.uuid_string if event is not None else known_id(self.properties, self.body)
+        if len(self.body) >= LARGE:
+            return known_id(self.properties, self.body)
+        event = self.event
+        return event.uuid_string if event is not None else garbage_id(self.properties, self.body)
 
     @property
     def reason(self) -> str:
@@ -96,6 +99,10 @@ class Letter:
     @property
     def error_type(self) -> str | None:
         return text_in(self._headers, ERROR_TYPE)
+
+    @property
+    def error_message(self) -> str | None:
+        return text_in(self._headers, ERROR_MESSAGE)
 
     @property
     def traceback(self) -> str | None:
@@ -123,7 +130,7 @@ class Letter:
             "routing_key": event.routing_key if event is not None else self.routing_key,
             "reason": self.reason,
             "error_type": self.error_type,
-            "error_message": text_in(self._headers, ERROR_MESSAGE),
+            "error_message": self.error_message,
             "retries": read_progress("", self._headers).retries,
             "sent_at": event.timestamp if event is not None else float(stamp) if isinstance(stamp, int) else None,
             "dead_at": self.dead_at,

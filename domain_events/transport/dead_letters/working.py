@@ -39,15 +39,6 @@ class Tally:
     """Why it went no further; empty: it came to its end."""
 
 
-def selected(
-    queue: DeadLetterQueue, wanted: Wanted, seen: Callable[[int], object] = lambda _n: None
-) -> Iterator[Letter]:
-    """`seen` is told how many have been looked at, page by page."""
-    for page in queue.pages():
-        seen(len(page))
-        yield from filter(wanted.matches, page)
-
-
 @dataclass(kw_only=True)
 class Work:
     """`stop`: set it, by whatever thread, and the work ends with what it is doing. `moved` is told of each step."""
