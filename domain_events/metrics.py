@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["queue", "retry", "dead"]
 
 
-_CounterKey: TypeAlias = Literal["delivered", "handled", "retried", "dead_lettered", "sent", "send_failed"]
+_CounterKey: TypeAlias = Literal["delivered", "handled", "retried", "dead_lettered", "dropped", "sent", "send_failed"]
 _HistogramKey: TypeAlias = Literal["seconds", "lateness"]
 
 COUNTERS: Final[tuple[tuple[str, _CounterKey, str], ...]] = (
@@ -36,6 +36,7 @@ COUNTERS: Final[tuple[tuple[str, _CounterKey, str], ...]] = (
     ("domain_events_handled", "handled", "Events whose handler returned."),
     ("domain_events_retried", "retried", "Events that were put aside to come again."),
     ("domain_events_dead_lettered", "dead_lettered", "Events that were given up."),
+    ("domain_events_dropped", "dropped", "Of those: given up by a receiver without dead letters, and gone."),
     ("domain_events_sent", "sent", "Events sent by handlers of the receiver, and confirmed."),
     ("domain_events_send_failed", "send_failed", "Events that handlers of the receiver could not send."),
 )

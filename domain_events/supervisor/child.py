@@ -24,10 +24,11 @@ from domain_events.stopping import Stop
 from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.exits import ChildExit
 from domain_events.supervisor.logs import LogLine
+from domain_events.supervisor.notes import Record
 from domain_events.supervisor.notify import forget_service_manager
 from domain_events.supervisor.posts import Orders
 from domain_events.supervisor.reports import Reporter
-from domain_events.supervisor.shm import Arena, Record
+from domain_events.supervisor.shm import Arena
 from domain_events.supervisor.spawn import ORPHANED_SIGNAL, Mask, tell_when_orphaned
 from domain_events.supervisor.stacks import write_stacks_to
 from domain_events.supervisor.titles import child_title, set_title
