@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from threading import Lock
@@ -13,14 +12,14 @@ from domain_events.measuring import error_type
 from domain_events.observers import NullObserver
 from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.notes import Record
-from domain_events.supervisor.tallies import Tally
 from domain_events.supervisor.wear import Wear
 
 P = ParamSpec("P")
 
 
 class Watching(NullObserver):
-    """Events into the shared record, connections to the two callbacks. Called from all threads that handle events."""
+    """Events into the shared record, connections to the two callbacks. Called from all threads that handle events, or
+    send some."""
 
     def __init__(
         self,
@@ -36,7 +35,7 @@ class Watching(NullObserver):
         self._on_consuming = on_consuming
         self._on_waiting = on_waiting
         self._cells: dict[int, int] = {}  # of events in hand, by their identity
-        tally = record.tally
+        self._tally = tally = record.tally
         # Who is alone does not pay for a lock.
         taking_turns: Callable[..., Any] = partial(_in_turn, Lock()) if record.concurrency > 1 else _unchanged
         self._count_started = taking_turns(tally.started)
@@ -80,6 +79,12 @@ class Watching(NullObserver):
         self._end(event)
         self._count_dead_lettered(dropped=dropped)
 
+    def sent(self, event: DomainEvent, seconds: float) -> None:
+        self._tally.sent()
+
+    def send_failed(self, event: DomainEvent, error: BaseException) -> None:
+        self._tally.send_failed()
+
     def _end(self, event: DomainEvent | None) -> None:
         if event is not None:  # else its bytes were no event
             cell = self._cells.pop(id(event), None)
@@ -88,23 +93,6 @@ class Watching(NullObserver):
                 self._blame.forgive(event.uuid_string)
         if self._event_done is not None:
             self._event_done()
-
-
-class SendWatching(NullObserver):
-    """Counts what the handlers of a child send, in any thread. Processes that they fork do not count: two that add to
-    one number at a time would lose some."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._process = os.getpid()
-
-    def sent(self, event: DomainEvent, seconds: float) -> None:
-        if os.getpid() == self._process:
-            self._tally.sent()
-
-    def send_failed(self, event: DomainEvent, error: BaseException) -> None:
-        if os.getpid() == self._process:
-            self._tally.send_failed()
 
 
 def _in_turn(lock: Lock, function: Callable[P, None]) -> Callable[P, None]:
