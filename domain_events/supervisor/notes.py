@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from domain_events.supervisor.tallies import SIZE as TALLY_SIZE
-from domain_events.supervisor.tallies import Counters, Tally
+from domain_events.supervisor.tallies import Counters, SharedTally, Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,8 @@ class Record:
     """The notes of one slot: a cell for each event in hand, a tally, and the last sign of life."""
 
     def __init__(self, view: memoryview, concurrency: int = 1) -> None:
-        self.concurrency = concurrency
-        self.tally = Tally(view[_TALLY_AT:_CELLS_AT])
+        # Whoever handles events alone does not pay for a lock.
+        self.tally = (Tally if concurrency == 1 else SharedTally)(view[_TALLY_AT:_CELLS_AT])
         self._bytes = view
         self._words = view.cast("Q")  # an aligned word is written at once, never in halves
         # Each goes by the word that tells since when its event is in hand.

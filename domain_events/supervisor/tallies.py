@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from threading import RLock
+from threading import Lock, RLock
 
 from domain_events.measuring import (
     LATENESS,
@@ -89,7 +89,7 @@ SIZE = 8 * _ERRORS.stop
 
 
 class Tally:
-    """All but `sent` and `send_failed` are to be called by one thread at a time."""
+    """For one thread that handles events; any thread may send some."""
 
     def __init__(self, view: memoryview) -> None:
         self._bytes = view
@@ -187,3 +187,33 @@ class Tally:
                 return
             at = 8 * (cell + _NAME)
             yield cell, bytes(self._bytes[at : at + length]).decode(errors="replace")
+
+
+class SharedTally(Tally):
+    """For several threads that handle events."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__(view)
+        self._handling = Lock()
+
+    # The first two without super(), which would take as long as the lock.
+
+    def started(self, timestamp: float) -> None:
+        with self._handling:
+            Tally.started(self, timestamp)
+
+    def handled(self, seconds: float) -> None:
+        with self._handling:
+            Tally.handled(self, seconds)
+
+    def failed(self, seconds: float | None, error_type: str) -> None:
+        with self._handling:
+            super().failed(seconds, error_type)
+
+    def retried(self) -> None:
+        with self._handling:
+            super().retried()
+
+    def dead_lettered(self, *, dropped: bool) -> None:
+        with self._handling:
+            super().dead_lettered(dropped=dropped)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from threading import Lock
-from typing import Any, ParamSpec
 
 from domain_events.events import DomainEvent
 from domain_events.measuring import error_type
@@ -13,8 +10,6 @@ from domain_events.observers import NullObserver
 from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.notes import Record
 from domain_events.supervisor.wear import Wear
-
-P = ParamSpec("P")
 
 
 class Watching(NullObserver):
@@ -35,14 +30,7 @@ class Watching(NullObserver):
         self._on_consuming = on_consuming
         self._on_waiting = on_waiting
         self._cells: dict[int, int] = {}  # of events in hand, by their identity
-        self._tally = tally = record.tally
-        # Who is alone does not pay for a lock.
-        taking_turns: Callable[..., Any] = partial(_in_turn, Lock()) if record.concurrency > 1 else _unchanged
-        self._count_started = taking_turns(tally.started)
-        self._count_handled = taking_turns(tally.handled)
-        self._count_failed = taking_turns(tally.failed)
-        self._count_retried = taking_turns(tally.retried)
-        self._count_dead_lettered = taking_turns(tally.dead_lettered)
+        self._tally = record.tally
 
     def consuming(self) -> None:
         self._on_consuming()
@@ -57,27 +45,27 @@ class Watching(NullObserver):
 
     def started(self, receiver: str, event: DomainEvent) -> None:
         self._cells[id(event)] = self._record.begin(event.uuid_string)
-        self._count_started(event.timestamp)
+        self._tally.started(event.timestamp)
 
     def handled(self, receiver: str, event: DomainEvent, seconds: float) -> None:
         self._end(event)
-        self._count_handled(seconds)
+        self._tally.handled(seconds)
 
     def failed(
         self, receiver: str, event: DomainEvent | None, seconds: float, error: BaseException | None, reason: str
     ) -> None:
         was_called = event is not None and id(event) in self._cells
-        self._count_failed(seconds if was_called else None, error_type(error))
+        self._tally.failed(seconds if was_called else None, error_type(error))
 
     def retried(self, receiver: str, event: DomainEvent, seconds: float, delay: float) -> None:
         self._end(event)
-        self._count_retried()
+        self._tally.retried()
 
     def dead_lettered(
         self, receiver: str, event: DomainEvent | None, seconds: float, reason: str, *, dropped: bool
     ) -> None:
         self._end(event)
-        self._count_dead_lettered(dropped=dropped)
+        self._tally.dead_lettered(dropped=dropped)
 
     def sent(self, event: DomainEvent, seconds: float) -> None:
         self._tally.sent()
@@ -93,15 +81,3 @@ class Watching(NullObserver):
                 self._blame.forgive(event.uuid_string)
         if self._event_done is not None:
             self._event_done()
-
-
-def _in_turn(lock: Lock, function: Callable[P, None]) -> Callable[P, None]:
-    def call(*args: P.args, **kwargs: P.kwargs) -> None:
-        with lock:
-            function(*args, **kwargs)
-
-    return call
-
-
-def _unchanged(function: Callable[P, None]) -> Callable[P, None]:
-    return function

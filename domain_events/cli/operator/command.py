@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from domain_events.cli.operator import reload, restart, scale, status, topology
+from domain_events.cli.operator import metrics, reload, restart, scale, status, topology
 from domain_events.cli.operator.output import OutputFailed, flush, say, tolerate_any_text
 from domain_events.cli.operator.parsing import Parser, UsageError
 from domain_events.supervisor.control_client import MasterUnreachable
@@ -36,7 +36,7 @@ class Noun(Protocol):
         """Adds its parser, with a default `run`: from the parsed arguments to an OperatorExit."""
 
 
-NOUNS: Sequence[Noun] = (status, restart, scale, reload, topology)
+NOUNS: Sequence[Noun] = (status, metrics, restart, scale, reload, topology)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
