@@ -1,4 +1,4 @@
-"""The numbers of receivers for Prometheus. Needs prometheus_client: the extra `metrics`."""
+"""What a master tells about its receivers, as Prometheus reads it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
-try:
-    from prometheus_client import CollectorRegistry
-    from prometheus_client.core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-        InfoMetricFamily,
-        Metric,
-    )
-    from prometheus_client.exposition import choose_encoder
-    from prometheus_client.utils import floatToGoString
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        "prometheus_client is not installed: install it, or domain-events with the extra 'metrics'", name=missing.name
-    ) from missing
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.utils import floatToGoString
+
+from domain_events.metrics import names
 
 if TYPE_CHECKING:
     from domain_events.supervisor.metering import HistogramReport, MetricsReport
@@ -31,26 +28,22 @@ Kind: TypeAlias = Literal["queue", "retry", "dead"]
 _CounterKey: TypeAlias = Literal["delivered", "handled", "retried", "dead_lettered", "dropped", "sent", "send_failed"]
 _HistogramKey: TypeAlias = Literal["seconds", "lateness"]
 
-COUNTERS: Final[tuple[tuple[str, _CounterKey, str], ...]] = (
-    ("domain_events_delivered", "delivered", "Events handed to the handler."),
-    ("domain_events_handled", "handled", "Events whose handler returned."),
-    ("domain_events_retried", "retried", "Events that were put aside to come again."),
-    ("domain_events_dead_lettered", "dead_lettered", "Events that were given up."),
-    ("domain_events_dropped", "dropped", "Of those: given up by a receiver without dead letters, and gone."),
-    ("domain_events_sent", "sent", "Events sent by handlers of the receiver, and confirmed."),
-    ("domain_events_send_failed", "send_failed", "Events that handlers of the receiver could not send."),
+# With their keys in the report.
+_COUNTERS: Final[tuple[tuple[names.Name, _CounterKey], ...]] = (
+    (names.DELIVERED, "delivered"),
+    (names.HANDLED, "handled"),
+    (names.RETRIED, "retried"),
+    (names.DEAD_LETTERED, "dead_lettered"),
+    (names.DROPPED, "dropped"),
+    (names.SENT, "sent"),
+    (names.SEND_FAILED, "send_failed"),
 )
-"""Name without `_total`, key in the report, and what it says."""
-
-FAILED: Final = "Events that were not handled, each time, by the type of the error."
-
-HISTOGRAMS: Final[tuple[tuple[str, _HistogramKey, str], ...]] = (
-    ("domain_events_handler_seconds", "seconds", "How long handlers took, also those that failed."),
-    ("domain_events_lag_seconds", "lateness", "From the event's timestamp to the call of its handler."),
+_HISTOGRAMS: Final[tuple[tuple[names.Name, _HistogramKey], ...]] = (
+    (names.HANDLER_SECONDS, "seconds"),
+    (names.LAG_SECONDS, "lateness"),
 )
-
-MASTER_STATES: Final = ("starting", "running", "reloading", "draining")
-RECEIVER_STATES: Final = ("starting", "consuming", "backoff", "failed", "draining", "stopped")
+_MASTER_STATES: Final = ("starting", "running", "reloading", "draining")
+_RECEIVER_STATES: Final = ("starting", "consuming", "backoff", "failed", "draining", "stopped")
 
 
 class Depth(NamedTuple):
@@ -100,7 +93,7 @@ def _of_master(report: MetricsReport) -> Iterator[Metric]:
         "domain_events_master_start_time_seconds", "Unix time of the master's start.", value=master["started_at"]
     )
     state = GaugeMetricFamily("domain_events_master_state", "1 for the state that the master is in.", labels=["state"])
-    for each in MASTER_STATES:
+    for each in _MASTER_STATES:
         state.add_metric([each], each == master["state"])
     yield state
     if master["rss"] is not None:
@@ -117,18 +110,18 @@ def _of_master(report: MetricsReport) -> Iterator[Metric]:
 
 def _of_events(report: MetricsReport) -> Iterator[Metric]:
     receivers = report["receivers"]
-    for name, key, about in COUNTERS:
-        counter = CounterMetricFamily(name, about, labels=["receiver"])
+    for name, key in _COUNTERS:
+        counter = CounterMetricFamily(*name, labels=["receiver"])
         for receiver in receivers:
             counter.add_metric([receiver["name"]], receiver[key])
         yield counter
-    failed = CounterMetricFamily("domain_events_failed", FAILED, labels=["receiver", "error_type"])
+    failed = CounterMetricFamily(*names.FAILED, labels=["receiver", "error_type"])
     for receiver in receivers:
         for error_type, n in receiver["failed"].items():
             failed.add_metric([receiver["name"], error_type], n)
     yield failed
-    for name, histogram_key, about in HISTOGRAMS:
-        histogram = HistogramMetricFamily(name, about, labels=["receiver"])
+    for name, histogram_key in _HISTOGRAMS:
+        histogram = HistogramMetricFamily(*name, labels=["receiver"])
         for receiver in receivers:
             counted = receiver[histogram_key]
             histogram.add_metric([receiver["name"]], _buckets(counted), counted["sum"])
@@ -141,7 +134,7 @@ def _buckets(histogram: HistogramReport) -> list[tuple[str, float]]:
 
 
 def _of_receivers(report: MetricsReport) -> Iterator[Metric]:
-    in_flight = GaugeMetricFamily("domain_events_in_flight", "Events that handlers have in hand.", labels=["receiver"])
+    in_flight = GaugeMetricFamily(*names.IN_FLIGHT, labels=["receiver"])
     oldest = GaugeMetricFamily(
         "domain_events_oldest_in_flight_seconds",
         "How long the event that is longest in hand has been there.",
@@ -160,7 +153,7 @@ def _of_receivers(report: MetricsReport) -> Iterator[Metric]:
         in_flight.add_metric([name], receiver["in_flight"])
         oldest.add_metric([name], receiver["oldest_in_flight"])
         if receiver["state"] is not None:
-            for each in RECEIVER_STATES:
+            for each in _RECEIVER_STATES:
                 state.add_metric([name, each], each == receiver["state"])
     yield from (in_flight, oldest, state, restarts)
 
