@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -13,8 +14,11 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
+from domain_events.measuring import LATENESS, SECONDS
 from domain_events.metrics import Depth, exposition
+from domain_events.supervisor.causes import Cause
 from domain_events.supervisor.metering import HistogramReport, MetricsReport, ReceiverMetrics
+from tests.documents import ROOT, table
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8,text/plain;version=0.0.4;q=0.5"
 HISTOGRAM: HistogramReport = {"bounds": [0.1, 1.0], "counts": [1, 2, 3], "sum": 4.5}
@@ -171,6 +175,27 @@ def test_hostile_names_are_values_of_labels_and_nothing_else(name: str) -> None:
         )
         - 1
     )
+
+
+def test_the_page_about_monitoring_names_all_of_them() -> None:
+    text, _ = exposition(report(receiver()), [Depth("printer", "queue", 3)])
+    rows = table("docs/monitoring.md", "metric")
+    documented = {row[0].strip("`"): row[1] for row in rows}
+    shown = {
+        f"{name}{ {'counter': '_total'}.get(family.type, '') }": "gauge" if family.type == "info" else family.type
+        for name, family in families(text).items()
+    }
+    assert documented == shown
+    labels = {"receiver", "slot", "state", "kind", "cause", "error_type", "version"}
+    for name, family in families(text).items():
+        [row] = [row for row in rows if row[0].strip("`").removesuffix("_total") == name]
+        told = set(re.findall(r"`(\w+)`", row[2])) & labels
+        used = {label for sample in family.samples for label in sample.labels if label != "le"}
+        assert told == used - ({"receiver"} if "receiver" not in told else set()), name
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    for bounds in (SECONDS, LATENESS):
+        assert ", ".join(f"{bound:g}" for bound in bounds) in page
+    assert {row[0].strip("`") for row in table("docs/monitoring.md", "`cause`")[1:]} == set(Cause)
 
 
 def test_without_prometheus_client_the_error_names_the_extra() -> None:
