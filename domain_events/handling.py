@@ -59,7 +59,8 @@ def consume(
     Reconnects by itself for ever. Raises ConfigurationError (TopologyMismatch) or BrokerRefused for what trying
     again cannot help.
     """
-    telling = told([*([observer] if observer is not None else []), *observers.registered()])
+    others = [each for each in observers.registered() if each is not observer]
+    telling = told([observer, *others] if observer is not None else others)
     overseer = guarded(oversight) if oversight is not None else None
     brokers = configured_brokers(registrations[0].connection_settings, "consumer")
     if brokers is None:

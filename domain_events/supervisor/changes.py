@@ -12,8 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 from domain_events.supervisor import lines
+from domain_events.supervisor.causes import Cause
 from domain_events.supervisor.crew import Crew
 from domain_events.supervisor.display import Reloading
 from domain_events.supervisor.launch import Launch
@@ -135,7 +137,7 @@ class Changes:
             seats = self._crew.staying(receiver)
             steps = [Replace(seat=seat, post=seat.post, source=seat.source) for seat in seats]
             self._restarter = done
-            self._roll(steps, ended)
+            self._roll(steps, ended, Cause.RESTART)
 
         def ended(result: Result) -> None:
             self._restarter = None
@@ -253,11 +255,12 @@ class Changes:
             if seat.worn and now >= seat.recycle_at and seat.slot.state is State.CONSUMING and seat.stays:
                 seat.log_line(logging.INFO, "child_recycle", reason=seat.worn)
                 step = Replace(seat=seat, post=seat.post, source=seat.source)
-                self._roll([step], lambda result, seat=seat, now=now: self._on_recycled(seat, result, now))  # type: ignore[misc]
+                on_end: Callable[[Result], None] = partial(self._on_recycled, seat, now)
+                self._roll([step], on_end, Cause.RECYCLE)
                 return True
         return False
 
-    def _on_recycled(self, seat: Seat, result: Result, now: float) -> None:
+    def _on_recycled(self, seat: Seat, now: float, result: Result) -> None:
         if result.problem:
             # It works on, worn as it is.
             seat.recycle_at = now + self._patience
@@ -311,7 +314,7 @@ class Changes:
                 self._tell("")
             self._let_unused_go()
 
-        self._roll(list(self._plan(loader)), ended)
+        self._roll(list(self._plan(loader)), ended, Cause.RELOAD)
 
     def _plan(self, source: Source) -> Iterator[Step]:
         """From the seats of now to what the new code registers. What may fail goes first."""
@@ -364,8 +367,8 @@ class Changes:
     def _post_of(self, receiver: str) -> Post | None:
         return next((post for post in self.source.posts if post.receiver == receiver), None)
 
-    def _roll(self, steps: Sequence[Step], on_end: Callable[[Result], None]) -> None:
-        self._rollout = Rollout(steps, self._crew, retire=self._retire, patience=self._patience)
+    def _roll(self, steps: Sequence[Step], on_end: Callable[[Result], None], cause: Cause) -> None:
+        self._rollout = Rollout(steps, self._crew, cause=cause, retire=self._retire, patience=self._patience)
         self._on_end = on_end
 
 

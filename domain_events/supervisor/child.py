@@ -17,17 +17,18 @@ from typing import NoReturn, Protocol
 from domain_events import lifecycle
 from domain_events.errors import BrokerRefused, ConfigurationError
 from domain_events.forks import end_fork
-from domain_events.observers import Observer
+from domain_events.observers import Observer, everybody, observe
 from domain_events.oversight import Oversight
 from domain_events.registration import Registration
 from domain_events.stopping import Stop
 from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.exits import ChildExit
 from domain_events.supervisor.logs import LogLine
+from domain_events.supervisor.notes import Record
 from domain_events.supervisor.notify import forget_service_manager
 from domain_events.supervisor.posts import Orders
 from domain_events.supervisor.reports import Reporter
-from domain_events.supervisor.shm import Arena, Record
+from domain_events.supervisor.shm import Arena
 from domain_events.supervisor.spawn import ORPHANED_SIGNAL, Mask, tell_when_orphaned
 from domain_events.supervisor.stacks import write_stacks_to
 from domain_events.supervisor.titles import child_title, set_title
@@ -144,6 +145,7 @@ class Child:
     def _consume(self) -> None:
         place = self._place
         watching = Watching(self._record, self._blame, self._wear, self._consuming, self._waiting)
+        _observe_here(watching)
         try:
             place.consume(
                 [place.registration],
@@ -247,6 +249,16 @@ class Child:
 
     def _show(self, state: str) -> None:
         set_title(child_title(self._slot, state), self._slot)
+
+
+def _observe_here(watching: Watching) -> None:
+    """In this process alone: two that add to one number of the record at a time would lose some."""
+    observe(watching)
+
+    def forget() -> None:
+        everybody[:] = [each for each in everybody if each is not watching]
+
+    os.register_at_fork(after_in_child=forget)
 
 
 def _die_before_the_master() -> None:

@@ -14,6 +14,7 @@ from domain_events.supervisor.protocol import (
     LONGEST_REQUEST,
     PATIENCE,
     Failed,
+    Metrics,
     OperatorExit,
     ProtocolError,
     Reply,
@@ -142,7 +143,10 @@ class Conversation:
             self._reply(Failed(str(error), OperatorExit.USAGE))
             return
         logger.log(
-            logging.DEBUG if isinstance(request, Status) else logging.INFO, "control: %s asks: %s", self._who, request
+            logging.DEBUG if isinstance(request, (Status, Metrics)) else logging.INFO,
+            "control: %s asks: %s",
+            self._who,
+            request,
         )
         ticket = self._ticket = object()
         self.deadline = None

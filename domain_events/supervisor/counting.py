@@ -1,4 +1,4 @@
-"""A counter for threads and signal handlers: exact, and nobody waits."""
+"""Counters for several threads: exact. One of them is for signal handlers too, and nobody waits for it."""
 
 from __future__ import annotations
 
@@ -27,3 +27,19 @@ class Counter:
             steps = next(self._steps) - self._looks
             self._looks += 1
             return steps
+
+
+class Sums:
+    """Numbers by name."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, n: int) -> None:
+        with self._lock:
+            self._sums[name] = self._sums.get(name, 0) + n
+
+    def values(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._sums)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from domain_events.supervisor.blame import SIZE as BLAME_SIZE
 from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.limits import allow_children
+from domain_events.supervisor.notes import Record, record_size
 from domain_events.supervisor.nursery import Source
 from domain_events.supervisor.posts import Post
 from domain_events.supervisor.seats import Seat
-from domain_events.supervisor.shm import Arena, Record, Region, record_size
+from domain_events.supervisor.shm import Arena, Region
 from domain_events.supervisor.slots import Slot, State
+from domain_events.supervisor.tallies import Counters
+
+
+@dataclass(slots=True)
+class Past:
+    """What stays of a receiver when its seats go."""
+
+    counters: Counters = field(default_factory=Counters)  # of the children in them
+    restarts: Counter[str] = field(default_factory=Counter)  # by cause
 
 
 class Crew:
@@ -20,6 +32,7 @@ class Crew:
     def __init__(self, arena: Arena) -> None:
         self.seats: list[Seat] = []
         self.receivers: list[str] = []  # in order, also those without a seat
+        self.past: defaultdict[str, Past] = defaultdict(Past)  # by receiver
         self._arena = arena
         self._blame: dict[str, Region] = {}
 
@@ -43,6 +56,8 @@ class Crew:
         region = self._arena.allocate(record_size(post.concurrency))
         slot = Slot(receiver=post.receiver, index=index, due=now, since=now)
         record = Record(self._arena.view(region), post.concurrency)
+        # Whatever types of errors come, there are no more of them than all that live at a time have places for.
+        record.tally.know(dict.fromkeys(self._error_types(post.receiver)))
         seat = Seat(slot=slot, post=post, source=source, region=region, record=record)
         at = len(self.seats)
         if heir_of is not None:
@@ -60,9 +75,17 @@ class Crew:
         """It has no process any more."""
         self.seats.remove(seat)
         seat.final = seat.counters  # its memory is somebody else's from now on
+        self.past[seat.slot.receiver].counters += seat.record.counters
         if seat.heir is not None:
             seat.heir.bury(seat)
         self._arena.free(seat.region)
+
+    def _error_types(self, receiver: str) -> Iterator[str]:
+        """Those that are counted by name."""
+        yield from self.past[receiver].counters.failed
+        for seat in self.seats:
+            if seat.slot.receiver == receiver:
+                yield from seat.record.counters.failed
 
     def sweep(self) -> None:
         """Remove the seats that were to be left, and are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from domain_events.supervisor.shm import InHand
+from domain_events.supervisor.notes import InHand
 from domain_events.supervisor.slots import Hung
 
 SILENCE = 15.0

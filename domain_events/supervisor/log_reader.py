@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import threading
+from collections.abc import Callable
 
 from domain_events.supervisor import lines
 from domain_events.supervisor.log_frames import FRAME_LIMIT, Addressed, Dropped, unpack
@@ -19,11 +20,12 @@ _CHUNK = 16 * 1024  # bytes: what a master that is killed has read and not writt
 
 
 class LogReader:
-    def __init__(self, slot: str, fd: int, sinks: Sinks) -> None:
-        """`slot`: of the child, for the logs; `fd`: of the pipe."""
+    def __init__(self, slot: str, fd: int, sinks: Sinks, on_dropped: Callable[[int], object]) -> None:
+        """`slot`: of the child, for the logs; `fd`: of the pipe. `on_dropped` is told how many are lost."""
         self._slot = slot
         self._fd = fd
         self._sinks = sinks
+        self._on_dropped = on_dropped
         self._pid: int | None = None  # of the child, once it is known
         self._only_counts = False
         self._thread: threading.Thread | None = None
@@ -92,4 +94,5 @@ class LogReader:
         return 0
 
     def _say_dropped(self, n: int, pid: int | None) -> None:
+        self._on_dropped(n)
         _log.warning("%s", lines.dropped(self._slot, n, pid))

@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
@@ -45,11 +45,14 @@ class LogLine:
     It makes its half `from_writer`; after the fork it calls `discard`, and the child does as any child.
     """
 
-    def __init__(self, name: str, bound: int = 5000) -> None:
-        """`name` of the child, for the logs; `bound`: how many records may wait in it, others are dropped."""
+    def __init__(self, name: str, bound: int = 5000, on_dropped: Callable[[int], object] = lambda n: None) -> None:
+        """`name` of the child, for the logs; `bound`: how many records may wait in it, others are dropped.
+
+        `on_dropped` is told in a thread of the master how many that were, each time that it is logged there.
+        """
         reader, writer = os.pipe()
         self._sinks = find_sinks()
-        self._lay(LogSender(name, writer, bound), LogReader(name, reader, self._sinks))
+        self._lay(LogSender(name, writer, bound), LogReader(name, reader, self._sinks, on_dropped))
         self._in_master: Mapping[str, int] = {name: len(sinks) for name, sinks in self._sinks.items()}
 
     @classmethod

@@ -14,9 +14,11 @@ from functools import partial
 from domain_events.lifecycle import HookFailed
 from domain_events.registration import Registration
 from domain_events.supervisor import hanging, lines, strangers
+from domain_events.supervisor.causes import Cause, cause_of
 from domain_events.supervisor.changes import Changes
 from domain_events.supervisor.child import Consume
 from domain_events.supervisor.control import Control
+from domain_events.supervisor.counting import Sums
 from domain_events.supervisor.crew import Crew
 from domain_events.supervisor.display import Display, Draining
 from domain_events.supervisor.exits import ChildExit, MasterExit, signal_name
@@ -124,11 +126,19 @@ class Master:
             patience=options.boot_timeout,
             backoff=options.backoff,
         )
-        self._operating = Operating(self._crew, self._changes, self._display.state, now)
+        dropped = Sums()
+        self._operating = Operating(
+            self._crew,
+            self._changes,
+            self._display.state,
+            now,
+            log_records_dropped=lambda: {**dropped.values(), "master": log.dropped},
+        )
         self._control = Control(options.control, self._selector, self._operating.answer) if options.control else None
         self._watch = Watch(source_directories(), now) if options.watch else None
         self._nursery = Nursery(
             self._arena,
+            log_records_dropped=dropped,
             let_go=(
                 self._selector.close,
                 signals.close,
@@ -331,6 +341,7 @@ class Master:
             )
         except (OSError, HookFailed) as error:
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            self._crew.past[seat.slot.receiver].restarts[Cause.FORK] += 1
             self._apply(seat, ForkFailed(f"fork failed: {reason}", random.random()), now)  # noqa: S311
             logger.error(
                 "%s cannot be forked: %s",
@@ -397,6 +408,9 @@ class Master:
         asked = seat.slot.state is State.DRAINING
         in_flight = seat.in_flight
         last = LastExit(ending=ending, at=time.time(), in_flight=in_flight)
+        cause = seat.replaced_for if asked else cause_of(seat.slot, ending, in_hand=in_flight is not None)
+        if cause:  # else it leaves for good
+            self._crew.past[seat.slot.receiver].restarts[cause] += 1
         if not asked:
             self._blame(seat, process, last)
         self._apply(seat, Exited(exit=last, spread=random.random()), now)  # noqa: S311

@@ -68,6 +68,11 @@ class MasterLog:
                 return  # nobody reads, and whoever logs now shall not wait for that either
         self.restore()
 
+    @property
+    def dropped(self) -> int:
+        """Records so far."""
+        return self._dropped.value()
+
     def restore(self) -> None:
         """Records go their own way again."""
         for logger in all_loggers() if os.getpid() == self._master else loggers_with_handlers():

@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from domain_events.lifecycle import run_before_fork
 from domain_events.registration import Registration
 from domain_events.supervisor.child import Child, Consume, Place
+from domain_events.supervisor.counting import Sums
 from domain_events.supervisor.logs import LogLine
 from domain_events.supervisor.posts import Orders, Post
 from domain_events.supervisor.process import Process
@@ -82,11 +84,13 @@ class OwnCode:
 class Nursery:
     """One for each master."""
 
-    def __init__(self, arena: Arena, let_go: Sequence[Callable[[], object]]) -> None:
-        """`let_go` is called in each child, to close what belongs to the master: through the objects, for if only the
-        descriptors were closed, an object could later close another file that got its number."""
+    def __init__(self, arena: Arena, log_records_dropped: Sums, let_go: Sequence[Callable[[], object]]) -> None:
+        """`log_records_dropped`: by slot, added up by threads. `let_go` is called in each child, to close what belongs
+        to the master: through the objects, for if only the descriptors were closed, an object could later close
+        another file that got its number."""
         self.master = os.getpid()
         self._arena = arena
+        self._log_records_dropped = log_records_dropped
         self._let_go = let_go
         # Nobody writes. A child reads, and the end of the file is the end of the master, however it came.
         self._lifeline, self._lifeline_end = os.pipe()
@@ -96,7 +100,7 @@ class Nursery:
         with ExitStack() as undo:
             status, status_end = self._pipe(undo)
             stacks, stacks_end = self._pipe(undo)
-            log = LogLine(orders.slot)
+            log = LogLine(orders.slot, on_dropped=partial(self._log_records_dropped.add, orders.slot))
             undo.callback(log.discard)
             ends = Ends(status=status_end, stacks=stacks_end, lifeline=self._lifeline, log=log, arena=self._arena)
 

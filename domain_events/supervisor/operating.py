@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from domain_events.supervisor.changes import Changes
 from domain_events.supervisor.crew import Crew
+from domain_events.supervisor.metering import MetricsReport, metrics_report
 from domain_events.supervisor.protocol import (
     Done,
     Failed,
+    Metrics,
     OperatorExit,
     Reload,
     Reply,
@@ -22,6 +24,8 @@ from domain_events.supervisor.protocol import (
     unknown_receiver,
 )
 from domain_events.supervisor.reporting import MasterState, status_report
+from domain_events.supervisor.wear import resident_memory
+from domain_events.version import __version__
 
 logger = logging.getLogger(__package__)
 
@@ -29,12 +33,21 @@ logger = logging.getLogger(__package__)
 class Operating:
     """For the control socket, and for the signals that mean the same."""
 
-    def __init__(self, crew: Crew, changes: Changes, state: Callable[[], MasterState], now: float) -> None:
-        """`state` of the master, as in the status."""
+    def __init__(
+        self,
+        crew: Crew,
+        changes: Changes,
+        state: Callable[[], MasterState],
+        now: float,
+        *,
+        log_records_dropped: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """`state` of the master, as in the status. `log_records_dropped`: by slot."""
         self._crew = crew
         self._changes = changes
         self._state = state
         self._began = now
+        self._log_records_dropped = log_records_dropped
 
     def answer(self, request: Request, later: Callable[[Reply], None]) -> Reply | None:
         """None: `later` gets the reply."""
@@ -55,6 +68,8 @@ class Operating:
                         now=now,
                     )
                 )
+            case Metrics():
+                return Done(self._metrics(time.monotonic()))
             case Restart(receiver=name) | Scale(receiver=name) if name not in self._crew.receivers:
                 return unknown_receiver(name, self._crew.receivers)
             case Restart(receiver=name):
@@ -67,6 +82,22 @@ class Operating:
                 self._changes.reload()
                 return Done({})
         return None
+
+    def _metrics(self, now: float) -> MetricsReport:
+        return metrics_report(
+            self._crew.seats,
+            past=self._crew.past,
+            receivers=self._crew.receivers,
+            master={
+                "version": __version__,
+                "state": self._state(),
+                "started_at": time.time() - (now - self._began),
+                "rss": resident_memory(os.getpid()),
+            },
+            log_records_dropped=self._log_records_dropped(),
+            now=now,
+            time=time.time(),
+        )
 
     def more_or_fewer(self, by: int) -> None:
         """One process more or less, of each receiver that has several; of all when none has."""

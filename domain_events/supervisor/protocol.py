@@ -51,6 +51,11 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """What has been counted and measured? The answer is a `metering.MetricsReport`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Restart:
     """Fresh processes for this receiver."""
 
@@ -72,7 +77,9 @@ class Reload:
     wait: bool = False
 
 
-Request: TypeAlias = Status | Restart | Scale | Reload
+_COMMANDS = ("status", "metrics", "restart", "scale", "reload")
+
+Request: TypeAlias = Status | Metrics | Restart | Scale | Reload
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,8 @@ def write_request(request: Request) -> bytes:
     match request:
         case Status():
             return _line({"command": "status"})
+        case Metrics():
+            return _line({"command": "metrics"})
         case Restart(receiver=receiver):
             return _line({"command": "restart", "receiver": receiver})
         case Scale(receiver=receiver, processes=processes):
@@ -130,6 +139,8 @@ def read_request(line: bytes) -> Request:
     match command:
         case "status":
             request: Request = Status()
+        case "metrics":
+            request = Metrics()
         case "restart":
             request = Restart(_receiver(fields))
         case "scale":
@@ -137,7 +148,9 @@ def read_request(line: bytes) -> Request:
         case "reload":
             request = Reload(_flag(fields, "wait"))
         case _:
-            raise ProtocolError(f"unknown command {_quoted(command)}; there are status, restart, scale, reload")
+            raise ProtocolError(
+                f"unknown command {_quoted(command)}; there are status, metrics, restart, scale, reload"
+            )
     if fields:
         # Not passed over: what a newer command asks for must not be done by halves.
         raise ProtocolError(f"{command} does not know {_quoted(min(fields))}")

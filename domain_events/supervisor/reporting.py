@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol, TypeAlias, TypedDict
+from typing import Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 from domain_events.supervisor.exits import Ending, signal_name
 from domain_events.supervisor.slots import State
@@ -108,6 +108,9 @@ class Seat(Protocol):
     def is_candidate(self) -> bool: ...
 
 
+AnySeat = TypeVar("AnySeat", bound=Seat)
+
+
 def status_report(
     seats: Iterable[Seat],
     *,
@@ -145,27 +148,29 @@ def receiver_state(seats: Sequence[Seat]) -> str:
     places: dict[str, list[Seat]] = {}
     for seat in seats:
         places.setdefault(seat.slot.name, []).append(seat)
-    answering = [seat for place in places.values() for seat in _answering(place)]
-    shown = {seat.slot.state.shown for seat in answering or seats}
+    found = [seat for place in places.values() for seat in answering(place)]
+    shown = {seat.slot.state.shown for seat in found or seats}
     return next((state for state in WORST_FIRST if state in shown), State.STOPPED.shown)
 
 
-def _answering(place: Sequence[Seat]) -> list[Seat]:
+def answering(place: Sequence[AnySeat]) -> list[AnySeat]:
+    """Of the seats of one place: who fills it. Nobody does where all leave for good."""
     staying = [seat for seat in place if not seat.is_leaving]
     return [seat for seat in staying if not seat.is_candidate] or staying
 
 
 def _process(seat: Seat, now: float) -> ProcessReport:
     lives = seat.slot.pid is not None
+    counters = seat.counters
     return {
         "slot": seat.slot.name,
         "pid": seat.slot.pid,
         "state": seat.slot.state.shown,
         "restarts": seat.slot.restarts,
         "uptime": _seconds(now - seat.started_at) if lives and seat.started_at is not None else None,
-        "handled": seat.counters.handled,
-        "retried": seat.counters.retried,
-        "dead_lettered": seat.counters.dead_lettered,
+        "handled": counters.handled,
+        "retried": counters.retried,
+        "dead_lettered": counters.dead_lettered,
         # The notes of a dead one still name what it had in hand: that is its last exit's business.
         "in_flight": seat.in_flight if lives else None,
         "rss": seat.rss if lives else None,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from domain_events.supervisor.causes import Cause
 from domain_events.supervisor.crew import Crew
 from domain_events.supervisor.nursery import Source
 from domain_events.supervisor.posts import Post
@@ -54,11 +55,19 @@ class Rollout:
     """Steps, taken one by one; `advance` whenever something may have changed."""
 
     def __init__(
-        self, steps: Iterable[Step], crew: Crew, *, retire: Callable[[Seat, float], None], patience: float
+        self,
+        steps: Iterable[Step],
+        crew: Crew,
+        *,
+        cause: Cause,
+        retire: Callable[[Seat, float], None],
+        patience: float,
     ) -> None:
-        """`retire` tells the child of a seat to drain. `patience`: seconds that a new child has until it consumes."""
+        """`cause`: why children are replaced. `retire` tells the child of a seat to drain. `patience`: seconds that a
+        new child has until it consumes."""
         self._steps = deque(steps)
         self._crew = crew
+        self._cause = cause
         self._retire = retire
         self._patience = patience
         self._current: Step | None = None
@@ -94,7 +103,7 @@ class Rollout:
             case Replace(seat=old):
                 if old.slot.state is not State.CONSUMING or step.post.single_active:
                     # Nothing to wait for; or the new one would get nothing while the old one is there.
-                    self._leave(old, now)
+                    self._replace(old, now)
                 if not step.post.single_active:
                     self._try(step, now)
             case Add(post=post, index=index, source=source):
@@ -138,7 +147,7 @@ class Rollout:
         if old is not None:
             self._new.inherit(old)
             if not old.is_leaving:
-                self._leave(old, now)
+                self._replace(old, now)
 
     def _has_failed(self, problem: str, old: Seat | None, now: float) -> bool:
         assert self._new is not None
@@ -171,6 +180,10 @@ class Rollout:
                 case Add() if new is not None:
                     self._steps.append(Remove(seat=new))
         self._taken.clear()
+
+    def _replace(self, old: Seat, now: float) -> None:
+        old.replaced_for = self._cause
+        self._leave(old, now)
 
     def _leave(self, seat: Seat, now: float) -> None:
         self._left.append(seat)

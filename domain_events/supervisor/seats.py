@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from domain_events.supervisor import lines
+from domain_events.supervisor.notes import Record
 from domain_events.supervisor.nursery import Source
 from domain_events.supervisor.posts import Post
 from domain_events.supervisor.process import Process
-from domain_events.supervisor.shm import Counters, Record, Region
+from domain_events.supervisor.shm import Region
 from domain_events.supervisor.slots import Action, Slot
+from domain_events.supervisor.tallies import Counters
 from domain_events.supervisor.wear import resident_memory
 
 logger = logging.getLogger(__package__)
@@ -32,6 +34,7 @@ class Seat:
     earlier: Counters = field(default_factory=Counters)  # of the seat that this one has replaced
     is_candidate: bool = False  # has yet to show that it can take over from another
     is_leaving: bool = False  # will not be filled again
+    replaced_for: str = ""  # the cause why another takes its place
     culprits: tuple[str, ...] = ()  # ids of the events because of which its child was found to hang
     look_at: float | None = None  # when to look again whether it hangs
     heir: Seat | None = None  # who goes on in its place

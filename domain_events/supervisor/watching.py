@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from domain_events.events import DomainEvent
+from domain_events.measuring import error_type
 from domain_events.observers import NullObserver
 from domain_events.supervisor.blame import Blame
-from domain_events.supervisor.shm import Record
+from domain_events.supervisor.notes import Record
 from domain_events.supervisor.wear import Wear
 
 
 class Watching(NullObserver):
-    """Events into the shared record, connections to the two callbacks. Called from all threads that handle events."""
+    """Events into the shared record, connections to the two callbacks. Called from all threads that handle events, or
+    send some."""
 
     def __init__(
         self,
@@ -28,6 +30,7 @@ class Watching(NullObserver):
         self._on_consuming = on_consuming
         self._on_waiting = on_waiting
         self._cells: dict[int, int] = {}  # of events in hand, by their identity
+        self._tally = record.tally
 
     def consuming(self) -> None:
         self._on_consuming()
@@ -42,20 +45,33 @@ class Watching(NullObserver):
 
     def started(self, receiver: str, event: DomainEvent) -> None:
         self._cells[id(event)] = self._record.begin(event.uuid_string)
+        self._tally.started(event.timestamp)
 
     def handled(self, receiver: str, event: DomainEvent, seconds: float) -> None:
         self._end(event)
-        self._record.count_handled()
+        self._tally.handled(seconds)
+
+    def failed(
+        self, receiver: str, event: DomainEvent | None, seconds: float, error: BaseException | None, reason: str
+    ) -> None:
+        was_called = event is not None and id(event) in self._cells
+        self._tally.failed(seconds if was_called else None, error_type(error))
 
     def retried(self, receiver: str, event: DomainEvent, seconds: float, delay: float) -> None:
         self._end(event)
-        self._record.count_retried()
+        self._tally.retried()
 
     def dead_lettered(
         self, receiver: str, event: DomainEvent | None, seconds: float, reason: str, *, dropped: bool
     ) -> None:
         self._end(event)
-        self._record.count_dead_lettered()
+        self._tally.dead_lettered(dropped=dropped)
+
+    def sent(self, event: DomainEvent, seconds: float) -> None:
+        self._tally.sent()
+
+    def send_failed(self, event: DomainEvent, error: BaseException) -> None:
+        self._tally.send_failed()
 
     def _end(self, event: DomainEvent | None) -> None:
         if event is not None:  # else its bytes were no event

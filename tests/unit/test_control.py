@@ -27,6 +27,7 @@ from domain_events.supervisor.protocol import (
     PATIENCE,
     Done,
     Failed,
+    Metrics,
     ProtocolError,
     Reload,
     Reply,
@@ -156,7 +157,9 @@ def _is_open_in_master(name: str, path: Path) -> bool:
 # Requests and replies
 
 
-@pytest.mark.parametrize("request_", [Status(), Restart("printer"), Scale("ä b", 0), Reload(), Reload(wait=True)])
+@pytest.mark.parametrize(
+    "request_", [Status(), Metrics(), Restart("printer"), Scale("ä b", 0), Reload(), Reload(wait=True)]
+)
 def test_a_request_can_be_read_again(request_: Request) -> None:
     line = write_request(request_)
     assert line.endswith(b"}\n")
@@ -183,6 +186,7 @@ BAD_REQUESTS = [
     (b'{"command": ["status"]}', "unknown command a list"),
     (b'{"command": "explode"}', "unknown command 'explode'"),
     (b'{"command": "status", "x": 1}', "does not know 'x'"),
+    (b'{"command": "metrics", "x": 1}', "does not know 'x'"),
     (b'{"command": "restart"}', "receiver must be a name"),
     (b'{"command": "restart", "receiver": ""}', "receiver must be a name"),
     (b'{"command": "restart", "receiver": "' + b"x" * 201 + b'"}', "receiver must be a name"),

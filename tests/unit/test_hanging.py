@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain_events.supervisor.hanging import Limits, Verdict, look
-from domain_events.supervisor.shm import InHand
+from domain_events.supervisor.notes import InHand
 from domain_events.supervisor.slots import Hung
 
 NO_LIMITS = Limits(timeout=None, hang_timeout=None)

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from domain_events.cli.operator.table import Column, shortened, table, text_width
 from domain_events.supervisor.control import Control
 from domain_events.supervisor.protocol import (
     Done,
     Failed,
+    Metrics,
     Reload,
     Reply,
     Request,
@@ -46,6 +48,11 @@ class Master:
         self.path = path
         self.asked: list[Request] = []
         self.report: Any = report([receiver("printer"), receiver("mailer")])
+        self.numbers: Any = {
+            "master": {"version": "1.2.3", "state": "running", "started_at": 1e9, "rss": 2048},
+            "receivers": [],
+            "log_records_dropped": {"printer#0": 6},
+        }
         self.fate: Reply = Done({})
         self.sleepy = False
         self._selector = selectors.DefaultSelector()
@@ -80,6 +87,8 @@ class Master:
         match request:
             case Status():
                 return Done(self.report)
+            case Metrics():
+                return Done(self.numbers)
             case Restart(receiver=name) | Scale(receiver=name) if name not in ("printer", "mailer"):
                 return unknown_receiver(name, ["printer", "mailer"])
             case _:
@@ -473,7 +482,36 @@ def test_version_and_help_are_there() -> None:
     assert re.search(r"examples:\n(  domain-events [a-z].*\n)+\Z", out)
 
 
-@pytest.mark.parametrize("noun", ["status", "restart", "scale", "reload", "topology"])
+# metrics
+
+
+def test_metrics_are_what_prometheus_reads(master: Master) -> None:
+    code, out, err = ask(master, "metrics")
+    assert (code, err) == (0, "")
+    found = {family.name: family for family in text_string_to_metric_families(out)}
+    assert [sample.value for sample in found["domain_events_log_records_dropped"].samples] == [6.0]
+    assert out.endswith("\n")
+    assert not out.endswith("\n\n")
+
+
+def test_metrics_of_who_is_no_master_of_this_version_are_none(master: Master) -> None:
+    for numbers in ({}, {"receivers": []}, {**master.numbers, "receivers": [{"name": "a"}]}, {"master": 5}):
+        master.numbers = numbers
+        code, out, err = ask(master, "metrics")
+        assert (code, out) == (3, "")
+        assert "no master of this version" in err
+
+
+def test_without_prometheus_client_metrics_name_the_extra(master: Master, tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text(
+        "raise ModuleNotFoundError('No module named prometheus_client', name='prometheus_client')"
+    )
+    code, out, err = ask(master, "metrics", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert (code, out) == (1, "")
+    assert "with the extra 'metrics'" in err
+
+
+@pytest.mark.parametrize("noun", ["status", "metrics", "restart", "scale", "reload", "topology"])
 def test_the_help_of_each_noun_ends_with_commands_to_paste(noun: str) -> None:
     code, out, _ = run(noun, "--help")
     assert code == 0

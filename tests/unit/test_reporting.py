@@ -8,8 +8,8 @@ import pytest
 
 from domain_events.supervisor.exits import Ending
 from domain_events.supervisor.reporting import WORST_FIRST, receiver_state, status_report
-from domain_events.supervisor.shm import Counters
 from domain_events.supervisor.slots import LastExit, Slot, State
+from domain_events.supervisor.tallies import Counters
 
 
 @dataclass

@@ -10,18 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain_events.events import DomainEvent
-from domain_events.supervisor import blame
-from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.exits import Ending, ending_of
 from domain_events.supervisor.lines import fields_of, to_text
 from domain_events.supervisor.lock import Lock, LockTaken
+from domain_events.supervisor.notes import Record, record_size
 from domain_events.supervisor.notify import Notifier
 from domain_events.supervisor.reports import Reporter, Reports
-from domain_events.supervisor.shm import Arena, Counters, Record, record_size
+from domain_events.supervisor.shm import Arena
 from domain_events.supervisor.slots import Booted, Consuming, Waiting
-from domain_events.supervisor.watching import Watching
-from domain_events.supervisor.wear import Lifespan, Wear
 
 
 def test_a_line_is_its_event_and_its_fields() -> None:
@@ -76,28 +72,6 @@ def region(size: int) -> memoryview:
 
 def in_hand(notes: Record) -> list[str]:
     return [event.id for event in notes.in_hand]
-
-
-def test_the_events_in_hand_and_the_counters_are_noted() -> None:
-    notes = Record(region(record_size(2)), 2)
-    wear = Wear(Lifespan(), lambda reason: None)
-    watching = Watching(notes, Blame(region(blame.SIZE)), wear, lambda: None, lambda reason: None)
-    first, second = (DomainEvent("user.disabled", {}, uuid_string=id_) for id_ in ("ä" * 127, "second"))
-    assert notes.in_hand == []
-    has_read = watching.reading("first")
-    assert in_hand(notes) == ["first"]
-    has_read()
-    assert notes.in_hand == []
-    watching.started("printer", first)
-    watching.started("printer", second)
-    assert in_hand(notes) == ["ä" * 127, "second"]
-    watching.handled("printer", first, 0.1)
-    assert in_hand(notes) == ["second"]
-    watching.retried("printer", second, 0.1, 5.0)
-    watching.dead_lettered("printer", None, 0.1, "no event", dropped=False)
-    watching.dead_lettered("printer", first, 0.1, "given up", dropped=True)
-    assert notes.in_hand == []
-    assert notes.counters == Counters(handled=1, retried=1, dead_lettered=2)
 
 
 def test_the_notes_of_a_dead_child_are_readable() -> None:

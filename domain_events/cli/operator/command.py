@@ -9,6 +9,7 @@ from typing import Protocol
 from domain_events.cli.operator import (
     dead_letters,
     explain,
+    metrics,
     reload,
     restart,
     scale,
@@ -48,6 +49,7 @@ class Noun(Protocol):
 
 NOUNS: Sequence[Noun] = (
     status,
+    metrics,
     restart,
     scale,
     reload,
