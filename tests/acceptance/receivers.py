@@ -28,6 +28,15 @@ def note(receiver_name: str, event: DomainEvent, step: str) -> None:
     os.close(file)
 
 
+def mended() -> list[str]:
+    """Numbers of the events that can be handled by now."""
+    try:
+        with open(LEDGER + ".mended") as file:
+            return file.read().split()
+    except FileNotFoundError:
+        return []
+
+
 def act(event: DomainEvent) -> None:
     match event.data.get("do"):
         case "sleep":
@@ -42,6 +51,13 @@ def act(event: DomainEvent) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "retry" if event.retries < event.data["times"]:
             raise Retry(event.data["delay"])
+        case "fail unless mended":
+            if os.path.exists(LEDGER + ".kills"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if mended() and not event.retries and os.path.exists(LEDGER + ".retries"):
+                raise Retry(0.2)
+            if str(event.data["n"]) not in mended():
+                raise ValueError(f"event {event.data['n']} cannot be handled")
         case "fail":
             raise ValueError(f"event {event.data['n']} cannot be handled")
 
