@@ -186,7 +186,7 @@ class Runner:
         if failed is not None:
             return self._failed(delivery, event, failed, seconds)
         self._observer.handled(registration.name, event, seconds)
-        if type(delivery.raw_properties) is not bytes:  # else nobody has found headers in them
+        if type(delivery.raw_properties) is not bytes:  # else there are no headers of ours in them
             self._tell(delivery, event.uuid_string, Handled(), ACK)
         return ACK
 
@@ -200,7 +200,7 @@ class Runner:
         if failed is not None:
             return self._failed(delivery, event, failed, seconds)
         self._observer.handled(registration.name, event, seconds)
-        if type(delivery.raw_properties) is not bytes:  # else nobody has found headers in them
+        if type(delivery.raw_properties) is not bytes:  # else there are no headers of ours in them
             self._tell(delivery, event.uuid_string, Handled(), ACK)
         return ACK
 
@@ -328,7 +328,6 @@ class Runner:
 
 def _arrival(delivery: Delivery, event: DomainEvent | None) -> Arrival:
     """`event`: None where it was not read."""
-    headers = None if delivery.is_plain else delivery.properties.headers
     message_id = None if event is not None else delivery.properties.message_id
     return Arrival(
         receiver=delivery.registration.name,
@@ -337,7 +336,7 @@ def _arrival(delivery: Delivery, event: DomainEvent | None) -> Arrival:
         event_id=event.uuid_string if event is not None else message_id if isinstance(message_id, str) else None,
         retries=event.retries if event is not None else _progress(delivery).retries,
         delivery_tag=delivery.tag,
-        headers=context_of(headers),
+        headers=context_of(delivery.properties.headers),
     )
 
 

@@ -162,7 +162,7 @@ class _Messages(Sequence[Message]):
             return [self[each] for each in range(*index.indices(len(self)))]
         event = self._events[index]
         properties = event_properties(event, self._app_id)
-        if self.headers is not None and self.headers[index]:  # empty ones are not written: see Delivery.is_plain
+        if self.headers is not None and self.headers[index]:  # no empty ones: they would be written
             properties.headers = dict(self.headers[index])
         return Message(event.routing_key, properties, self._bodies[index], self._mandatory)
 

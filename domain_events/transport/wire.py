@@ -144,7 +144,7 @@ class Received(Protocol):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is known to be JSON without headers; then its properties need not be decoded."""
+        """Whether it is known to be JSON without headers of ours; then its properties need not be decoded."""
 
     @property
     def properties(self) -> BasicProperties: ...
