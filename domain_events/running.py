@@ -25,8 +25,8 @@ from domain_events.registration import Registration
 from domain_events.settling import settlement_of
 from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings, around_call, around_coroutine
-from domain_events.transport.outcomes import asked_for, outcome_of, write_outcome
 from domain_events.tracing import Arrival, Tracer, context_of
+from domain_events.transport.outcomes import asked_for, outcome_of, write_outcome
 from domain_events.transport.settlement import ACK, GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
 from domain_events.transport.wire import Failure, Progress, garbage_id, known_id, read_event, read_progress
