@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from domain_events import observers, surroundings
+from domain_events import observers, surroundings, tracing
 from domain_events.gate import Gate
 from domain_events.guarding import guarded, told
 from domain_events.observers import Observer
@@ -94,6 +94,7 @@ def consume(
         gate=gate,
         context=contextvars.copy_context(),
         surroundings=surroundings.registered(),
+        tracer=tracing.tracer,
     )
     try:
         if helpers is not None:

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from domain_events.calling import Failed, call, call_async
 from domain_events.errors import MalformedEvent
@@ -24,10 +25,13 @@ from domain_events.registration import Registration
 from domain_events.settling import settlement_of
 from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings, around_call, around_coroutine
+from domain_events.tracing import Arrival, Tracer, context_of
 from domain_events.transport.outcomes import asked_for, outcome_of, write_outcome
 from domain_events.transport.settlement import ACK, GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
 from domain_events.transport.wire import Failure, Progress, garbage_id, known_id, read_event, read_progress
+
+T = TypeVar("T")
 
 LARGE = 2**20
 """Bytes. To read a larger body is dangerous: it may take thirty times as much memory."""
@@ -72,6 +76,7 @@ class Runner:
         gate: Gate | None,
         context: Context,
         surroundings: Sequence[Surroundings] = (),
+        tracer: Tracer | None = None,
     ) -> None:
         """`context`: each event gets a copy of it. `gate`: None when events are handled one by one anyway."""
         self.context = context
@@ -83,6 +88,7 @@ class Runner:
         self._reading = reading
         self._gate = gate
         self._surroundings = surroundings
+        self._tracer = tracer
         self._process = os.getpid()
 
     def run(self, delivery: Delivery) -> None:
@@ -102,10 +108,13 @@ class Runner:
                 return
         if suspicion is not None and suspicion.condemned:
             settled = threading.Event()
-            self._set_aside(delivery, case, settled.set)
+            self._traced(delivery, case.event, partial(self._set_aside, delivery, case, settled.set))
             settled.wait(LONGEST_WAIT)
+        elif self._tracer is None:
+            self._consumer.settle(delivery, self._handled(delivery, case, self.context.copy()))
         else:
-            self._consumer.settle(delivery, self._handled(delivery, case))
+            settlement = self._traced(delivery, case.event, lambda: self._handled(delivery, case, copy_context()))
+            self._consumer.settle(delivery, settlement)
         if gate is not None:
             gate.leave()
 
@@ -130,11 +139,15 @@ class Runner:
                 with suppress(RuntimeError):  # the loop has ended, and nobody waits
                     loop.call_soon_threadsafe(settled.set)
 
-            self._set_aside(delivery, case, say_settled)
+            self._traced(delivery, case.event, partial(self._set_aside, delivery, case, say_settled))
             with suppress(asyncio.CancelledError, TimeoutError):
                 await asyncio.wait_for(settled.wait(), LONGEST_WAIT)
-        else:
+        elif self._tracer is None:
             self._consumer.settle(delivery, await self._handled_async(delivery, case))
+        else:
+            with self._tracer.arrives(_arrival(delivery, case.event)):  # the task has a context of its own
+                settlement = await self._handled_async(delivery, case)
+            self._consumer.settle(delivery, settlement)
         if gate is not None:
             gate.leave()
 
@@ -147,21 +160,33 @@ class Runner:
         """A thread that handles events has come to an unexpected end."""
         self._consumer.fail(error)
 
-    def _handled(self, delivery: Delivery, case: _Case) -> Settlement:
+    def _traced(self, delivery: Delivery, event: DomainEvent | None, do: Callable[[], T]) -> T:
+        """In a copy of the context, which the tracer has changed: what is called from here belongs to the trace."""
+        tracer = self._tracer
+        if tracer is None:
+            return do()
+
+        def within() -> T:
+            with tracer.arrives(_arrival(delivery, event)):
+                return do()
+
+        return self.context.copy().run(within)
+
+    def _handled(self, delivery: Delivery, case: _Case, context: Context) -> Settlement:
         registration, event = delivery.subscription.registration, case.event
         assert event is not None
         self._observer.started(registration.name, event)
         began = time.monotonic()
         if self._surroundings:
             with around_call(self._surroundings):
-                failed = call(registration.handler, event, self.context.copy(), self._process)
+                failed = call(registration.handler, event, context, self._process)
         else:
-            failed = call(registration.handler, event, self.context.copy(), self._process)
+            failed = call(registration.handler, event, context, self._process)
         seconds = time.monotonic() - began
         if failed is not None:
             return self._failed(delivery, event, failed, seconds)
         self._observer.handled(registration.name, event, seconds)
-        if type(delivery.raw_properties) is not bytes:  # else nobody has found headers in them
+        if type(delivery.raw_properties) is not bytes:  # else there are no headers of ours in them
             self._tell(delivery, event.uuid_string, Handled(), ACK)
         return ACK
 
@@ -175,7 +200,7 @@ class Runner:
         if failed is not None:
             return self._failed(delivery, event, failed, seconds)
         self._observer.handled(registration.name, event, seconds)
-        if type(delivery.raw_properties) is not bytes:  # else nobody has found headers in them
+        if type(delivery.raw_properties) is not bytes:  # else there are no headers of ours in them
             self._tell(delivery, event.uuid_string, Handled(), ACK)
         return ACK
 
@@ -245,13 +270,16 @@ class Runner:
         try:
             event = read_event(delivery)
         except MalformedEvent as malformed:
-            outcome = SetAside(reason=f"malformed: {malformed}")
-            self._report(delivery.registration, None, 0.0, Failed(malformed), outcome)
-            settlement = settlement_of(delivery, _progress(delivery), outcome, None)
-            self._tell(delivery, garbage_id(delivery.properties, delivery.body), outcome, settlement)
-            return settlement
+            return self._traced(delivery, None, partial(self._malformed, delivery, malformed))
         judge, event_id = self._judge, event.uuid_string
         return _Case(event_id, event, judge(event_id) if judge is not None else None)
+
+    def _malformed(self, delivery: Delivery, malformed: MalformedEvent) -> Settlement:
+        outcome = SetAside(reason=f"malformed: {malformed}")
+        self._report(delivery.registration, None, 0.0, Failed(malformed), outcome)
+        settlement = settlement_of(delivery, _progress(delivery), outcome, None)
+        self._tell(delivery, garbage_id(delivery.properties, delivery.body), outcome, settlement)
+        return settlement
 
     async def _call_async(self, registration: Registration, event: DomainEvent) -> Failed | None:
         if not self._surroundings:
@@ -296,6 +324,20 @@ class Runner:
             case RetryLater(delay=delay) if event is not None and failed is not None:
                 observer.failed(name, event, seconds, failed.error, failed.reason or reason_of(failed.error))
                 observer.retried(name, event, seconds, delay)
+
+
+def _arrival(delivery: Delivery, event: DomainEvent | None) -> Arrival:
+    """`event`: None where it was not read."""
+    message_id = None if event is not None else delivery.properties.message_id
+    return Arrival(
+        receiver=delivery.registration.name,
+        exchange=delivery.registration.exchange,
+        routing_key=event.routing_key if event is not None else _progress(delivery).routing_key,
+        event_id=event.uuid_string if event is not None else message_id if isinstance(message_id, str) else None,
+        retries=event.retries if event is not None else _progress(delivery).retries,
+        delivery_tag=delivery.tag,
+        headers=context_of(delivery.properties.headers),
+    )
 
 
 def _progress(delivery: Delivery) -> Progress:

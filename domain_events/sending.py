@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias
 from uuid import UUID
 
+from domain_events import tracing
 from domain_events.errors import PartlySent, SendError
 from domain_events.events import DomainEvent
 from domain_events.names import check_app_id, check_exchange_name
@@ -137,8 +138,9 @@ class Sender:
             for event in made:
                 logger.debug("offline: event %s (%s) is not sent", printable(event.uuid_string), event.routing_key)
         sender: Sends | None = _confirmed_sender(brokers, self._exchange) if brokers is not None and made else None
-        if everybody and sender is not None:
-            sender = ObservedSender(sender, made)
+        if sender is not None and (everybody or tracing.tracer is not None):
+            sender = ObservedSender(sender, self._exchange, made, tracing.tracer)
+            messages.headers = sender.headers
         return _Prepared(events=made, messages=messages, sender=sender)
 
 
@@ -150,6 +152,7 @@ class _Messages(Sequence[Message]):
         self._bodies = bodies
         self._app_id = app_id
         self._mandatory = mandatory
+        self.headers: Sequence[Mapping[str, str]] | None = None
 
     def __len__(self) -> int:
         return len(self._events)
@@ -158,7 +161,10 @@ class _Messages(Sequence[Message]):
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
         event = self._events[index]
-        return Message(event.routing_key, event_properties(event, self._app_id), self._bodies[index], self._mandatory)
+        properties = event_properties(event, self._app_id)
+        if self.headers is not None and self.headers[index]:  # no empty ones: they would be written
+            properties.headers = dict(self.headers[index])
+        return Message(event.routing_key, properties, self._bodies[index], self._mandatory)
 
 
 class _Prepared(NamedTuple):

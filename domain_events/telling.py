@@ -1,15 +1,16 @@
-"""Sending while somebody observes it: what becomes of each event is told."""
+"""Sending while somebody observes or traces it: what becomes of each event is told."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from domain_events.errors import SendError
 from domain_events.events import DomainEvent
 from domain_events.guarding import GuardedObservers
 from domain_events.observers import everybody
+from domain_events.tracing import Tracer
 from domain_events.transport.line import Message
 
 
@@ -24,10 +25,16 @@ class Sends(Protocol):
 class ObservedSender:
     """For the `events` of one call."""
 
-    def __init__(self, sender: Sends, events: Sequence[DomainEvent]) -> None:
+    def __init__(self, sender: Sends, exchange: str, events: Sequence[DomainEvent], tracer: Tracer | None) -> None:
         self._sender = sender
         self._events = events
         self._began = time.monotonic()
+        self._departure = tracer.departs(exchange, events) if tracer is not None else None
+
+    @property
+    def headers(self) -> Sequence[Mapping[str, str]] | None:
+        """What is to be written into those of each event."""
+        return self._departure.headers if self._departure is not None else None
 
     def send(self, messages: Sequence[Message], timeout: float) -> Sequence[SendError | None]:
         try:
@@ -49,6 +56,8 @@ class ObservedSender:
 
     def _tell(self, errors: Sequence[BaseException | None]) -> None:
         seconds = time.monotonic() - self._began
+        if self._departure is not None:
+            self._departure.done(errors)
         for event, error in zip(self._events, errors, strict=True):
             if error is None:
                 _observers.sent(event, seconds)

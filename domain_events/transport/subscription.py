@@ -71,7 +71,7 @@ class Delivery:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is known, without decoding the properties, that this is JSON and has no headers."""
+        """Whether it is known, without decoding the properties, that this is JSON and has no headers of ours."""
         return is_plain_json(self.raw_properties)
 
     @property

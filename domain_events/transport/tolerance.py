@@ -34,7 +34,8 @@ _WITH_LENGTH = b"FASx"
 
 _PLAIN_JSON = b"\x10application/json"  # a short string, which stands first
 _CONTENT_TYPE = BasicProperties.FLAG_CONTENT_TYPE >> 8
-_FLAGS = _CONTENT_TYPE | BasicProperties.FLAG_HEADERS >> 8
+_HEADERS = BasicProperties.FLAG_HEADERS >> 8
+_OURS = b"domain-events-"
 
 
 class TolerantConnection(pika.SelectConnection):
@@ -70,9 +71,15 @@ def _read_header(buffer: bytes) -> tuple[int, frame.Header]:
 
 
 def is_plain_json(properties: object) -> bool:
-    """Whether these are encoded properties without headers that say that the body is JSON: nearly all are so."""
+    """Whether these are encoded properties that say that the body is JSON, and no header of ours is among them.
+
+    Nearly all are so, also those with a trace context: its headers are not read by those who do not trace.
+    """
     return (
-        type(properties) is bytes and properties.startswith(_PLAIN_JSON, 2) and properties[0] & _FLAGS == _CONTENT_TYPE
+        type(properties) is bytes
+        and properties.startswith(_PLAIN_JSON, 2)
+        and bool(properties[0] & _CONTENT_TYPE)
+        and not (properties[0] & _HEADERS and _OURS in properties)
     )
 
 

@@ -98,15 +98,19 @@ class Failure:
     def of(cls, reason: str, error: BaseException | None) -> Failure:
         if error is None:
             return cls(reason=reason)
-        # A handler that raises Retry or DeadLetter because of another error means that other one.
-        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        culprit = cause if cause is not None and type(error).__module__ == "domain_events.policy" else error
+        culprit = culprit_of(error)
         return cls(
             reason=reason,
             error_type=type(culprit).__name__,
             error_message=_text_of(culprit),
             traceback=_traceback_of(error),
         )
+
+
+def culprit_of(error: BaseException) -> BaseException:
+    """A handler that raises Retry or DeadLetter because of another error means that other one."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return cause if cause is not None and type(error).__module__ == "domain_events.policy" else error
 
 
 def event_properties(event: DomainEvent, app_id: str | None = None) -> BasicProperties:
@@ -140,7 +144,7 @@ class Received(Protocol):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is known to be JSON without headers; then its properties need not be decoded."""
+        """Whether it is known to be JSON without headers of ours; then its properties need not be decoded."""
 
     @property
     def properties(self) -> BasicProperties: ...

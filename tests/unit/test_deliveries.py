@@ -18,6 +18,7 @@ from domain_events.transport.confirms import Confirms
 from domain_events.transport.deliveries import LONGEST_WAIT, Deliveries
 from domain_events.transport.direct import DirectConnection
 from domain_events.transport.tolerance import decode_properties, is_plain_json
+from domain_events.transport.wire import Progress, read_progress
 
 OURS = "ctag1.ours"
 
@@ -281,10 +282,21 @@ def test_a_broken_frame_is_still_an_error_of_the_protocol() -> None:
 
 
 @given(properties)
-def test_what_is_called_plain_is_json_without_headers(given: BasicProperties) -> None:
+def test_what_is_called_plain_is_json_without_headers_of_ours(given: BasicProperties) -> None:
     encoded = b"".join(given.encode())
-    plain = given.content_type == "application/json" and given.headers is None
-    assert is_plain_json(encoded) == plain
+    is_json = given.content_type == "application/json"
+    ours = any(str(name).startswith("domain-events-") for name in given.headers or {})
+    assert is_plain_json(encoded) == (is_json and not ours)
+    if is_plain_json(encoded):
+        assert read_progress("a.b", decode_properties(encoded).headers) == Progress("a.b")
+
+
+@pytest.mark.parametrize("name", ["domain-events-retries", "domain-events-routing-key", "domain-events-"])
+def test_what_has_headers_of_ours_among_others_is_not_called_plain(name: str) -> None:
+    headers = {"a": 1, name: 1, "traceparent": "00-1-2-01"}
+    assert not is_plain_json(b"".join(BasicProperties(content_type="application/json", headers=headers).encode()))
+    del headers[name]
+    assert is_plain_json(b"".join(BasicProperties(content_type="application/json", headers=headers).encode()))
 
 
 class Writing(Link):
