@@ -13,6 +13,7 @@ from domain_events.cli.operator import (
     reload,
     restart,
     scale,
+    send,
     status,
     topology,
 )
@@ -37,6 +38,7 @@ examples:
   domain-events dead-letters list printer
   domain-events topology plan app.receivers
   domain-events explain user.disabled app.receivers
+  domain-events send user.disabled '{"user_id": 1}'
 """
 
 
@@ -56,6 +58,7 @@ NOUNS: Sequence[Noun] = (
     dead_letters,
     topology,
     explain,
+    send,
 )
 
 

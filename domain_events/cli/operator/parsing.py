@@ -79,3 +79,13 @@ def _iso(text: str) -> float:
         return time.timestamp()
     except OverflowError:  # in the year 1, east of Greenwich
         raise UsageError(f"the time {one_line(text, 60)!r} is out of range") from None
+
+
+def positive_seconds(text: str) -> float:
+    # Only here, for it comes with much of the supervisor, and the command shall start fast.
+    from domain_events.supervisor.options import positive
+
+    try:
+        return positive(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
