@@ -88,7 +88,7 @@ def test_whatever_is_asked_and_killed_in_whatever_order_the_master_lives_and_goo
 ) -> None:
     code, control, dice = tmp_path / "receivers", str(tmp_path / "control"), random.Random(1)
     code.write_text(GOOD)
-    flags = ("--boot-timeout", "2", "--stable-after", "0.5", "--give-up-after", "0", "--grace", "3")
+    flags = ("--boot-timeout", "5", "--stable-after", "0.5", "--give-up-after", "0", "--grace", "3")
     supervised = Supervised(processes, f"@{code}", "--control", control, "--spawn-rate", "100", *flags)
     supervised.wait_line("child_consuming", count=4)
     for _ in range(40):
