@@ -82,7 +82,7 @@ def test_a_stop_while_the_child_is_connecting_is_clean(service: Service) -> None
         deaf.settimeout(20)
         connection, _ = deaf.accept()
         with connection:
-            wait_until(lambda: len(master.children()) == 2, 20.0, "both children run")
+            wait_until(lambda: len(master.children()) == 2, what="both children run")
             master.terminate()
             assert master.wait() == 0
             assert master.group() == []

@@ -194,7 +194,7 @@ def test_a_master_whose_loop_hangs_gives_no_sign_of_life_though_its_threads_and_
     [child] = told.master.handle.children()
     told.master.handle.send(signal.SIGSTOP)
     try:
-        wait_until(lambda: _state(told.master.pid) == "T", 10, "it is stopped")
+        wait_until(lambda: _state(told.master.pid) == "T", what="it is stopped")
         before = len(manager.listen())
         time.sleep(2 * timeout)
         assert manager.listen()[before:] == []
@@ -210,7 +210,7 @@ def test_the_signal_of_the_watchdog_leaves_the_stacks_of_the_master_in_the_log(t
     assert told.master.handle.wait() == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in told.master.handle.output()
     assert re.search(r'master.py", line \d+ in _sleep', told.master.handle.output())
-    wait_until(lambda: told.master.handle.group() == [], 30, "the children have left")
+    wait_until(lambda: told.master.handle.group() == [], what="the children have left")
 
 
 def test_a_long_handler_within_the_grace_time_outlives_a_manager_of_less_patience(

@@ -76,7 +76,7 @@ class Scene:
     def wait_reconnected(self, links: int) -> float:
         """Until there are more links than that. Returns how long it took."""
         began = time.monotonic()
-        wait_until(lambda: len(self.wire.links) > links, 30, "a new connection")
+        wait_until(lambda: len(self.wire.links) > links, what="a new connection")
         return time.monotonic() - began
 
     def wait_all(self, duplicates: int = 0) -> None:
@@ -85,7 +85,7 @@ class Scene:
         def handled() -> bool:
             return {*self.worker.handled} >= {*self.sent} and len(self.worker.handled) >= len(self.sent) + duplicates
 
-        wait_until(handled, 30, "everything handled")
+        wait_until(handled, what="everything handled")
         self._queues.wait_count(self.name, 0)
 
     def balance(self) -> int:
@@ -244,7 +244,7 @@ def test_a_stop_leaves_logins_behind_that_nobody_answers(broker: Broker, queues:
         receiver = Receiver([one.url, other.url])
         receiver.register(Seen(), queues.forget_after(unique + "r"), [unique + "key"])
         running = Consuming(receiver)
-        wait_until(lambda: one.links and other.links, 10, "an attempt at each")
+        wait_until(lambda: one.links and other.links, what="an attempt at each")
         began = time.monotonic()
         running.stop()
         assert time.monotonic() - began < 3
@@ -327,7 +327,7 @@ class Running:
         assert not self._thread.is_alive()
 
     def wait(self, condition: Callable[[], Any], what: str) -> None:
-        wait_until(condition, 20, what)
+        wait_until(condition, what=what)
 
     def _run(self) -> None:
         while (delivery := self.consumer.take()) is not None:
