@@ -648,7 +648,7 @@ def test_the_signal_handlers_of_the_program_are_put_back(broker: Broker, queues:
 def test_a_receiver_can_be_stopped_while_it_is_connecting(broker: Broker, unique: str) -> None:
     with relay(broker.url) as wire:
         wire.deaf = True
-        receiver = Receiver(wire.url)
+        receiver = Receiver(wire.url + "?connection_timeout=300000")  # which is not waited for
         receiver.register(Seen(), unique + "r", [unique + "key"])
         running = Consuming(receiver)
         wait_until(lambda: wire.links, what="an attempt to connect")
@@ -733,7 +733,7 @@ def test_a_stop_does_not_wait_for_a_broker_that_went_away(broker: Broker, queues
     go_on = threading.Event()
     seen = Seen(lambda _event: go_on.wait(30))
     with relay(broker.url) as wire:
-        receiver = Receiver(wire.url)
+        receiver = Receiver(wire.url + "?connection_timeout=300000")  # which is not waited for
         receiver.register(seen, name, [unique + "key"])
         receiver.declare()
         Sender(broker.url).send(unique + "key", 1)
