@@ -62,6 +62,10 @@ class Service:
             timeout=30.0,
         )
 
+    def go_on(self) -> None:
+        """For the handlers that wait for it."""
+        Path(f"{self.ledger}.go-on").touch()
+
     def notes(self, step: str, receiver: str = "work") -> list[dict[str, Any]]:
         lines = self.ledger.read_text().splitlines()
         return [note for note in map(json.loads, lines) if (note["step"], note["receiver"]) == (step, receiver)]
