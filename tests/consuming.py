@@ -31,7 +31,7 @@ class Seen:
     def retries(self) -> list[int]:
         return [event.retries for event in self.events]
 
-    def wait(self, n: int, deadline: float = 30.0) -> list[DomainEvent]:
+    def wait(self, n: int, deadline: float = 60.0) -> list[DomainEvent]:
         """All events, once there are `n` of them."""
         wait_until(lambda: len(self.events) >= n, deadline, f"{n} events handled")
         return self.events
@@ -58,7 +58,7 @@ class Consuming:
             self._receiver.stop_consuming()
             return self.ended
 
-        wait_until(stopped, 30, "the end of start_consuming")
+        wait_until(stopped, what="the end of start_consuming")
 
     def _run(self) -> None:
         try:

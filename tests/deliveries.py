@@ -75,7 +75,7 @@ class Desk:
 
     def wait(self, n: int) -> list[Settlement]:
         """All settlements, once there are `n`."""
-        wait_until(lambda: len(self.settled) >= n, 20, f"{n} settlements")
+        wait_until(lambda: len(self.settled) >= n, what=f"{n} settlements")
         return self.settlements
 
 

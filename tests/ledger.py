@@ -39,10 +39,10 @@ class Worker:
         self.at.append(time.monotonic())
         self.handled.append((kind, n))
 
-    def wait_begun(self, n: int, deadline: float = 30.0) -> None:
+    def wait_begun(self, n: int, deadline: float = 60.0) -> None:
         wait_until(lambda: len(self.begun) >= n, deadline, f"{n} events begun")
 
-    def wait_handled(self, n: int, deadline: float = 30.0) -> None:
+    def wait_handled(self, n: int, deadline: float = 60.0) -> None:
         wait_until(lambda: len(self.handled) >= n, deadline, f"{n} events handled")
 
 
@@ -68,6 +68,6 @@ class Ledger:
                     found[kind, n] += 1
             return wanted <= set(found)
 
-        wait_until(complete, 20, "all that was sent, handled or in a queue", pause=0.2)
+        wait_until(complete, 60, "all that was sent, handled or in a queue", pause=0.2)
         assert set(found) == wanted
         return sum(found.values()) - len(found)

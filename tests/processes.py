@@ -41,14 +41,14 @@ class Handle:
         """All that it and its children have written so far, standard output and error in one."""
         return self._log.read_text(errors="replace")
 
-    def wait(self, deadline: float = 30.0) -> int:
+    def wait(self, deadline: float = 60.0) -> int:
         """Its exit status, minus the signal's number when one ended it; AssertionError when it lives on."""
         try:
             return self._process.wait(deadline)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self._command} still runs after {deadline:g} s:\n{self.output()[-4000:]}") from None
 
-    def wait_output(self, text: str, deadline: float = 30.0) -> str:
+    def wait_output(self, text: str, deadline: float = 60.0) -> str:
         """The output once it holds `text`; AssertionError when it does not, in time or at its end."""
 
         def found() -> bool:
@@ -104,8 +104,8 @@ class Handle:
                     os.kill(pid, signal.SIGKILL)
             return not self.group()
 
-        wait_until(gone, 10, f"the end of {self._command}")
-        self._process.wait(10)
+        wait_until(gone, 60, f"the end of {self._command}")
+        self._process.wait(60)
 
 
 class Processes:

@@ -46,7 +46,7 @@ class Manager:
                 self.words.append(Word(data.decode(), time.monotonic(), pid))
         return [word.text for word in self.words]
 
-    def wait(self, condition: Callable[[str], bool], what: str, after: int = 0, deadline: float = 30.0) -> str:
+    def wait(self, condition: Callable[[str], bool], what: str, after: int = 0, deadline: float = 60.0) -> str:
         """The first word for which it holds, from now on or from before, but not of the first `after`."""
         try:
             return wait_until(lambda: next(filter(condition, self.listen()[after:]), ""), deadline, what)

@@ -40,7 +40,10 @@ from tests.registrations import register
 from tests.waiting import wait_until
 
 Line = dict[str, Any]
-QUICK = ("--backoff", "0.05:0.2", "--grace", "5", "--kill-after", "1", "--log-format", "json")
+PATIENCE = 60.0
+"""Seconds that a test waits for what takes a moment. A slow machine is no failure, only what never comes is."""
+QUICK = ("--backoff", "0.05:0.2", "--grace", "600", "--kill-after", "600", "--log-format", "json")
+"""Whoever waits for the grace, or for a kill, where nobody should, is not through within PATIENCE."""
 
 
 class Supervised:
@@ -63,7 +66,7 @@ class Supervised:
                 found.append(json.loads(text))
         return found
 
-    def wait_line(self, event: str, count: int = 1, deadline: float = 20.0, **fields: object) -> Line:
+    def wait_line(self, event: str, count: int = 1, deadline: float = PATIENCE, **fields: object) -> Line:
         """The `count`-th line with this event and these fields."""
 
         def found() -> list[Line]:
@@ -84,7 +87,7 @@ class Supervised:
     def send(self, number: int) -> None:
         self.handle.send(number)
 
-    def wait(self, deadline: float = 20.0) -> int:
+    def wait(self, deadline: float = PATIENCE) -> int:
         """The exit code of the master. Nothing of its tree may be left, and no traceback of ours be there."""
         code = self.handle.wait(deadline)
         assert self.handle.group() == [], self.handle.output()[-4000:]
@@ -308,6 +311,15 @@ def busy(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     _watch(stop, None)
 
 
+def held(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    """A handler at work until the test makes the file TEST_GO_ON."""
+    event = _begin(stop, observer, oversight)
+    while not os.path.exists(os.environ["TEST_GO_ON"]):
+        time.sleep(0.01)
+    observer.handled("r", event, 1.0)
+    _watch(stop, None)
+
+
 def endless(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     """A handler that never returns; the other thread leaves when it is told to."""
     _begin(stop, observer, oversight)
@@ -384,6 +396,7 @@ BEHAVIOURS = {
         misconfigured,
         dies_with_event,
         busy,
+        held,
         endless,
         deaf,
         descriptors,

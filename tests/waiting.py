@@ -9,10 +9,11 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def wait_until(condition: Callable[[], Value], deadline: float = 20.0, what: str = "", *, pause: float = 0.02) -> Value:
+def wait_until(condition: Callable[[], Value], deadline: float = 60.0, what: str = "", *, pause: float = 0.02) -> Value:
     """The first true value of `condition()`, asked every `pause` seconds for at most `deadline` seconds.
 
-    Otherwise an AssertionError that says `what` was waited for, and the last value.
+    Otherwise an AssertionError that says `what` was waited for, and the last value. The deadline is for what never
+    comes: a machine may be ten times slower for a while. Give a shorter one where something else would come later.
     """
     end = time.monotonic() + deadline
     while True:

@@ -46,6 +46,10 @@ def note(name, event):
 def handler(name):
     def handle(event):
         time.sleep(event.data.get("seconds", 0))
+        if "until" in event.data:
+            open(event.data["until"] + ".begun", "w").close()
+            while not os.path.exists(event.data["until"]):
+                time.sleep(0.02)
         if event.data.get("retry", 0) > event.retries:
             raise Retry(0.2)
         if event.data.get("fail"):
@@ -219,6 +223,13 @@ class Connected(Deployed):
             send_domain_event(
                 self.prefix + key, {"n": n, **data}, connection_settings=self.url, timeout=DEADLINE, mandatory=True
             )
+
+    def send_long(self, key: str, n: int) -> Path:
+        """One whose handler is at work, and is until this file is there."""
+        go_on = self.app.folder / f"go-on-{n}"
+        self.send(key, n, until=str(go_on))
+        wait_until(Path(f"{go_on}.begun").exists, what=f"event {n} in hand")
+        return go_on
 
     @contextlib.contextmanager
     def stream(self, *keys: str) -> Iterator[list[int]]:

@@ -47,7 +47,7 @@ class Service:
         """A supervisor, all of whose children consume."""
         handle = self.start(*flags, **env)
         handle.wait_output("event=child_consuming")
-        wait_until(lambda: handle.output().count("event=child_consuming") >= children, 30.0, "all children consume")
+        wait_until(lambda: handle.output().count("event=child_consuming") >= children, what="all children consume")
         return handle
 
     def send(self, receiver: str, n: int, **data: object) -> DomainEvent:
@@ -61,6 +61,10 @@ class Service:
             connection_settings=self.url,
             timeout=30.0,
         )
+
+    def go_on(self) -> None:
+        """For the handlers that wait for it."""
+        Path(f"{self.ledger}.go-on").touch()
 
     def notes(self, step: str, receiver: str = "work") -> list[dict[str, Any]]:
         lines = self.ledger.read_text().splitlines()
@@ -86,7 +90,7 @@ class Service:
         """Nothing waits in the queue or in a retry queue. Only true of what no consumer holds: ask after its end."""
         for queue in (receiver, *(f"{receiver}:retry:{delay}" for delay in RETRY_DELAYS_MS)):
             name = f"{self.prefix}{queue}"
-            wait_until(lambda name=name: not self.queues.count(name), 30.0, f"{name} empty")  # type: ignore[misc]
+            wait_until(lambda name=name: not self.queues.count(name), what=f"{name} empty")  # type: ignore[misc]
 
 
 def running(pids: list[int]) -> list[int]:

@@ -55,10 +55,10 @@ def test_500_crashes_leave_nothing_behind_in_the_master(processes: Processes) ->
         return len(proc.descriptors(pid)), len(proc.threads(pid)), len(proc.zombies(pid))
 
     crash_all(range(1, 6))
-    wait_until(lambda: held()[2] == 0, 20, "no zombies")
+    wait_until(lambda: held()[2] == 0, what="no zombies")
     before, memory = held(), proc.own_memory(supervised.pid)
     crash_all(range(6, 51))
-    wait_until(lambda: held() == before, 20, f"{before} descriptors, threads and zombies")
+    wait_until(lambda: held() == before, what=f"{before} descriptors, threads and zombies")
     assert proc.own_memory(supervised.pid) - memory < 2 * 1024 * 1024
     assert supervised.stop() == 0
     exits = supervised.lines("child_exit", signal="SIGKILL")
@@ -88,7 +88,7 @@ def test_whatever_is_asked_and_killed_in_whatever_order_the_master_lives_and_goo
 ) -> None:
     code, control, dice = tmp_path / "receivers", str(tmp_path / "control"), random.Random(1)
     code.write_text(GOOD)
-    flags = ("--boot-timeout", "2", "--stable-after", "0.5", "--give-up-after", "0", "--grace", "3")
+    flags = ("--boot-timeout", "5", "--stable-after", "0.5", "--give-up-after", "0", "--grace", "3")
     supervised = Supervised(processes, f"@{code}", "--control", control, "--spawn-rate", "100", *flags)
     supervised.wait_line("child_consuming", count=4)
     for _ in range(40):
@@ -106,8 +106,8 @@ def test_whatever_is_asked_and_killed_in_whatever_order_the_master_lives_and_goo
         return [(r["state"], len(r["processes"])) for r in receivers] == [("consuming", n) for n in (1, 2, 1)]
 
     wait_until(settled, 60, "all consume")
-    wait_until(lambda: not proc.zombies(supervised.pid), 20, "no zombies")
-    wait_until(lambda: len(proc.threads(supervised.pid)) <= 6, 20, "one thread for each log")
+    wait_until(lambda: not proc.zombies(supervised.pid), what="no zombies")
+    wait_until(lambda: len(proc.threads(supervised.pid)) <= 6, what="one thread for each log")
     assert supervised.stop() == 0
     assert not [line for line in supervised.log() if line["process"] == supervised.pid and "exception" in line]
 

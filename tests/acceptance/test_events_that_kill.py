@@ -217,10 +217,11 @@ def test_an_event_that_was_sent_twice_does_not_kill_for_ever(trouble: Trouble) -
 
 def test_stacks_that_an_operator_has_asked_for_are_not_taken_for_those_of_the_death(trouble: Trouble) -> None:
     master = trouble.start("--max-event-crashes", "1", work={})
-    trouble.send("work", 0, do="sleep", seconds=1.0)
+    trouble.send("work", 0, do="wait")
     trouble.wait_begun(0)
     master.handle.send(signal.SIGUSR2)
     wait_until(lambda: master.messages("stacks of", "in act"), DEADLINE, "the stacks in the log")
+    trouble.go_on()
     trouble.send("work", 1, do="die", of="SIGKILL")
     trouble.wait_dead(1)
     assert master.stop() == 0

@@ -80,7 +80,7 @@ def test_a_child_killed_again_and_again_loses_nothing(service: Service) -> None:
         victims = [pid for pid in master.children() if "work#" in title(pid) and "consuming" in title(pid)]
         for victim in victims[:1]:
             os.kill(victim, signal.SIGKILL)
-        wait_until(lambda seen=seen: len(service.notes("end")) > seen or len(service.handled()) == 60, 30.0)  # type: ignore[misc]
+        wait_until(lambda seen=seen: len(service.notes("end")) > seen or len(service.handled()) == 60)  # type: ignore[misc]
     service.wait_handled(range(60))
     master.terminate()
     assert master.wait() == 0
@@ -96,7 +96,7 @@ def test_children_of_a_killed_master_finish_what_is_in_hand_and_leave(service: S
     service.wait_begun(0)
     master.kill()
     master.wait()
-    wait_until(lambda: not running(children), 20.0, "the orphans are gone")
+    wait_until(lambda: not running(children), what="the orphans are gone")
     # What was in hand is done and settled, the others were not begun.
     assert service.handled() == {0: 1}
     service.queues.wait_count(f"{service.prefix}work", 5)

@@ -67,13 +67,14 @@ def test_a_stop_is_announced_before_anything_else_and_the_event_in_hand_is_finis
 ) -> None:
     master = start()
     manager.wait_word("STATUS=2/2 consuming")
-    service.send("work", 1, do="sleep", seconds=3)
+    service.send("work", 1, do="wait")
     service.wait_begun(1)
     before = len(manager.listen())
     master.terminate()
     manager.wait_word("STOPPING=1")
     manager.wait(lambda word: word.startswith("STATUS=stopping, 1 child"), "who is left")
-    assert not service.handled(), "the handler was not at work any more, so this shows nothing"
+    assert not service.handled()
+    service.go_on()
     assert master.wait() == 0
     assert service.handled() == {1: 1}
     after = manager.listen()[before:]
@@ -194,7 +195,7 @@ def test_a_master_whose_loop_hangs_gives_no_sign_of_life_though_its_threads_and_
     [child] = told.master.handle.children()
     told.master.handle.send(signal.SIGSTOP)
     try:
-        wait_until(lambda: _state(told.master.pid) == "T", 10, "it is stopped")
+        wait_until(lambda: _state(told.master.pid) == "T", what="it is stopped")
         before = len(manager.listen())
         time.sleep(2 * timeout)
         assert manager.listen()[before:] == []
@@ -210,7 +211,7 @@ def test_the_signal_of_the_watchdog_leaves_the_stacks_of_the_master_in_the_log(t
     assert told.master.handle.wait() == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in told.master.handle.output()
     assert re.search(r'master.py", line \d+ in _sleep', told.master.handle.output())
-    wait_until(lambda: told.master.handle.group() == [], 30, "the children have left")
+    wait_until(lambda: told.master.handle.group() == [], what="the children have left")
 
 
 def test_a_long_handler_within_the_grace_time_outlives_a_manager_of_less_patience(

@@ -40,9 +40,11 @@ def test_under_a_steady_stream_of_events_new_code_takes_over_and_each_is_handled
     before = connected.wait_running(*slots(connected, *SLOTS))
     with connected.stream("work.asked", "other.asked") as sent:
         wait_until(lambda: len(sent) > 50, DEADLINE)
-        connected.send("work.asked", 1_000_000, seconds=3)
+        go_on = connected.send_long("work.asked", 1_000_000)
         connected.app.write("2", TWO)
         master.handle.send(signal.SIGHUP)
+        master.wait_lines("child_consuming", 6)
+        go_on.touch()
         master.wait_lines("reload_ok", 1)
         seen = len(sent)
         wait_until(lambda: len(sent) > seen + 50, DEADLINE)
@@ -180,14 +182,16 @@ def test_a_stop_while_old_code_still_works_loses_nothing(connected: Connected, n
     connected.clean("work")
     connected.app.write("1", "receive('work')\n")
     connected.start(children=1)
-    connected.send("work.asked", 1, seconds=2)
-    wait_until(lambda: connected.receiver(f"{connected.prefix}work")["processes"][0]["in_flight"], what="in hand")
+    go_on = connected.send_long("work.asked", 1)
     connected.app.write("2", "receive('work')\n")
     connected.master.handle.send(signal.SIGHUP)
     connected.master.wait_lines("child_consuming", 2)
     connected.send("work.asked", 2)
     assert connected.wait_handled("work", [2]) == {2: 1}
     if number == signal.SIGTERM:
+        connected.master.handle.send(number)
+        connected.master.wait_lines("stop_begin")
+        go_on.touch()
         assert connected.stop(number) == 0
         assert connected.handled("work") == {1: 1, 2: 1}
         connected.check_nothing_left("work")

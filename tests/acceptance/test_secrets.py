@@ -134,7 +134,7 @@ def test_a_supervisor_in_all_kinds_of_trouble_does_not_show_it(secretive: Secret
         secretive.look_at_processes()  # while the process that loads the new code begins
         return "event=reload_ok" in handle.output()
 
-    wait_until(reloaded, 30.0, "the reload")
+    wait_until(reloaded, what="the reload")
     secretive.look()
     handle.terminate()
     assert handle.wait() == 0

@@ -142,6 +142,10 @@ class Trouble:
         pairs = [(f"{self.prefix}.{name}.asked", event) for event in events]
         send_domain_events(pairs, connection_settings=self.url, timeout=DEADLINE)
 
+    def go_on(self) -> None:
+        """For the handlers that wait for it."""
+        Path(f"{self.ledger}.go-on").touch()
+
     def notes(self, name: str, step: str) -> list[Line]:
         lines = self.ledger.read_text().splitlines()
         return [note for note in map(json.loads, lines) if (note["step"], note["receiver"]) == (step, name)]

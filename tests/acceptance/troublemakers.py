@@ -30,6 +30,9 @@ def act(event: DomainEvent) -> None:
     match event.data.get("do"):
         case "sleep":
             time.sleep(event.data["seconds"])
+        case "wait":
+            while not os.path.exists(LEDGER + ".go-on"):
+                time.sleep(0.02)
         case "work":
             # In steps: time in which this process was stopped counts for one of them.
             for _ in range(round(event.data["seconds"] / 0.05)):

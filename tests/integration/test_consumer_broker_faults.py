@@ -60,7 +60,7 @@ class Scene:
         self.sender.send_many([(self.key, list(event)) for event in events], timeout=60)
         self.sent += events
 
-    def wait_handled(self, deadline: float = 30.0) -> None:
+    def wait_handled(self, deadline: float = 60.0) -> None:
         """All but the dead ones, at least once."""
         expected = {event for event in self.sent if event[0] != "dead"}
         wait_until(lambda: expected <= {*self.worker.handled}, deadline, "everything handled")
@@ -108,7 +108,7 @@ def test_a_login_whose_permissions_are_taken_away_is_tried_again_until_it_has_th
         node.ctl(
             "eval", RULES.format(rule="^$").strip().rstrip(".") + ', rabbit_networking:close_all_connections("x").'
         )
-        wait_until(lambda: "ACCESS_REFUSED" in caplog.text, 20, "the refusal in the log")
+        wait_until(lambda: "ACCESS_REFUSED" in caplog.text, what="the refusal in the log")
         scene.send("plain", "retry")
         # Then not even the virtual host.
         node.ctl(
@@ -116,7 +116,7 @@ def test_a_login_whose_permissions_are_taken_away_is_tried_again_until_it_has_th
             'rabbit_auth_backend_internal:clear_permissions(<<"app">>, <<"/">>, <<"test">>), '
             'rabbit_networking:close_all_connections("x").',
         )
-        wait_until(lambda: "530" in caplog.text, 20, "the other refusal")
+        wait_until(lambda: "530" in caplog.text, what="the other refusal")
         node.ctl("eval", RULES.format(rule=".*").strip())
         scene.wait_handled()
     assert scene.balance() == 0

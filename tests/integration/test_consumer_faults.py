@@ -31,6 +31,12 @@ from tests.waiting import wait_until
 DELAY = 200
 """Milliseconds, of the retries."""
 
+SOON = 20.0
+"""Seconds in which a silent line is noticed, with room for a slow machine; with the default heartbeat it is not."""
+
+LONG_LOGIN = "?connection_timeout=300000"
+"""For what must not be waited for: longer than any test waits."""
+
 
 class Scene:
     """A receiver behind a wire, and what was sent to it."""
@@ -76,7 +82,7 @@ class Scene:
     def wait_reconnected(self, links: int) -> float:
         """Until there are more links than that. Returns how long it took."""
         began = time.monotonic()
-        wait_until(lambda: len(self.wire.links) > links, 30, "a new connection")
+        wait_until(lambda: len(self.wire.links) > links, what="a new connection")
         return time.monotonic() - began
 
     def wait_all(self, duplicates: int = 0) -> None:
@@ -85,7 +91,7 @@ class Scene:
         def handled() -> bool:
             return {*self.worker.handled} >= {*self.sent} and len(self.worker.handled) >= len(self.sent) + duplicates
 
-        wait_until(handled, 30, "everything handled")
+        wait_until(handled, what="everything handled")
         self._queues.wait_count(self.name, 0)
 
     def balance(self) -> int:
@@ -135,7 +141,7 @@ def test_a_line_that_goes_dead_is_noticed_and_only_what_was_in_hand_comes_again(
     scene.worker.wait_begun(3)
     links = len(scene.wire.links)
     scene.consuming.hold(up=way != "down", down=way != "up")
-    assert scene.wait_reconnected(links) < 6
+    assert scene.wait_reconnected(links) < SOON
     scene.worker.go_on.set()
     scene.send("plain")
     scene.wait_all(1)
@@ -147,7 +153,7 @@ def test_a_line_for_copies_that_goes_dead_delays_the_copies_and_nothing_else(sce
     scene.copying.hold(up=True, down=True)
     scene.send("retry", "plain")
     scene.worker.wait_handled(2)  # the plain one
-    assert scene.wait_reconnected(links) < 6
+    assert scene.wait_reconnected(links) < SOON
     scene.wait_all()
     assert scene.balance() == 0
 
@@ -171,15 +177,24 @@ def test_a_partition_while_a_handler_runs_costs_one_duplicate(scene: Scene) -> N
     wait_until(lambda: ("dead", 4) in scene.worker.begun, what="the dead one")
 
 
-def test_a_broker_that_has_forgotten_the_consumer_is_noticed_with_the_next_heartbeat(scene: Scene) -> None:
-    scene.send("slow", "plain")
-    scene.worker.wait_begun(3)
-    links = len(scene.wire.links)
-    scene.consuming.forget_client()
-    scene.consuming.let_go()
-    assert scene.wait_reconnected(links) < 4
-    scene.worker.go_on.set()
-    scene.wait_all(1)
+def test_a_broker_that_has_forgotten_the_consumer_is_noticed_with_the_next_heartbeat(
+    broker: Broker, queues: Queues, unique: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with relay(broker.url) as wire:
+        scene = Scene(wire, queues, broker.url, unique)
+        receiver = Receiver(wire.url + "?heartbeat=4")  # sent after two seconds, missed after eight
+        receiver.register(scene.worker, scene.name, [scene.key], max_retries=1)
+        with scene.consuming_by(receiver):
+            scene.send("slow", "plain")
+            scene.worker.wait_begun(3)
+            links = len(wire.links)
+            scene.consuming.forget_client()
+            scene.consuming.let_go()
+            scene.wait_reconnected(links)
+            assert "the broker is away" in caplog.text
+            assert "missed its heartbeats" not in caplog.text
+            scene.worker.go_on.set()
+            scene.wait_all(1)
     assert scene.balance() == 1
 
 
@@ -188,13 +203,11 @@ def test_what_a_broker_keeps_for_a_consumer_that_has_forgotten_it_comes_when_it_
 ) -> None:
     scene.send("slow", "plain")
     scene.worker.wait_begun(3)
-    began = time.monotonic()
     scene.consuming.forget_broker()
     scene.worker.go_on.set()
     scene.send("plain")  # is not kept up by the others
     wait_until(lambda: ("plain", 3) in scene.worker.handled, what="the event that came later")
     scene.wait_all(1)
-    assert time.monotonic() - began < 10
     assert scene.balance() == 1
 
 
@@ -222,7 +235,7 @@ def test_a_node_that_takes_connections_and_says_nothing_does_not_hold_up_the_oth
     name, key, seen = queues.forget_after(unique + "r"), unique + "key", Seen()
     with relay(broker.url) as good, relay(broker.url) as silent:
         silent.deaf = True
-        receiver = Receiver([silent.url, good.url])
+        receiver = Receiver([silent.url + LONG_LOGIN, good.url + LONG_LOGIN])
         receiver.register(seen, name, [key])
         receiver.declare()
         sender = Sender(broker.url)
@@ -230,24 +243,20 @@ def test_a_node_that_takes_connections_and_says_nothing_does_not_hold_up_the_oth
             sender.send(key, 0)
             seen.wait(1)
             for n in range(1, 3):  # each begins with either of them
-                began = time.monotonic()
                 good.cut()
                 sender.send(key, n)
-                seen.wait(n + 1)
-                assert time.monotonic() - began < 8
+                seen.wait(n + 1)  # long before the silent one is given up
     assert {*seen.data} == {0, 1, 2}
 
 
 def test_a_stop_leaves_logins_behind_that_nobody_answers(broker: Broker, queues: Queues, unique: str) -> None:
     with relay(broker.url) as one, relay(broker.url) as other:
         one.deaf = other.deaf = True
-        receiver = Receiver([one.url, other.url])
+        receiver = Receiver([one.url + LONG_LOGIN, other.url + LONG_LOGIN])
         receiver.register(Seen(), queues.forget_after(unique + "r"), [unique + "key"])
         running = Consuming(receiver)
-        wait_until(lambda: one.links and other.links, 10, "an attempt at each")
-        began = time.monotonic()
-        running.stop()
-        assert time.monotonic() - began < 3
+        wait_until(lambda: one.links and other.links, what="an attempt at each")
+        running.stop()  # long before either is given up
         assert running.error is None
 
 
@@ -327,7 +336,7 @@ class Running:
         assert not self._thread.is_alive()
 
     def wait(self, condition: Callable[[], Any], what: str) -> None:
-        wait_until(condition, 20, what)
+        wait_until(condition, what=what)
 
     def _run(self) -> None:
         while (delivery := self.consumer.take()) is not None:

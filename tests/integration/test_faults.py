@@ -359,7 +359,7 @@ def test_an_error_of_ours_is_no_outage_of_the_broker_in_the_log(
     assert brokers is not None
     consumer = Consumer(receiver.registrations, brokers, stop=stop, listener=listener)
     consumer.start()
-    wait_until(lambda: listener.times == 2, 20, "it comes back")
+    wait_until(lambda: listener.times == 2, what="it comes back")
     stop.request()
     assert consumer.take() is None
     consumer.close()

@@ -52,7 +52,7 @@ def test_good_events_are_handled_and_all_others_are_dead_letters_on_one_connecti
             wait_until(lambda: wanted <= set(seen.data), 60, "all good events handled")
             queues.wait_count(name + ":dead", len(letters) - len(wanted))
             publish(queues, [good(key, "last")])
-            wait_until(lambda: "last" in seen.data, 20, "the consumer still consumes")
+            wait_until(lambda: "last" in seen.data, what="the consumer still consumes")
             assert len(wire.links) - before == 2, "one to consume, one for copies: neither was lost"
     assert len(seen.data) == len(wanted) + 1, "each once"
     assert queues.count(name) == 0, "nothing was unsettled"

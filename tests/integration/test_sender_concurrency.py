@@ -83,7 +83,7 @@ class Call:
     def is_over(self) -> bool:
         return not self._thread.is_alive()
 
-    def result(self, within: float = 20.0) -> Any:
+    def result(self, within: float = 60.0) -> Any:
         self._thread.join(within)
         assert self.is_over, "it hangs"
         if self.error is not None:

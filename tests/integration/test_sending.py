@@ -557,7 +557,7 @@ def test_senders_leave_no_descriptors_behind(broker: Broker, key: tuple[str, str
     for n in range(5):
         sender.send(key[0], n)
         sender.close()
-    wait_until(lambda: descriptors() <= before, 5, "all descriptors closed")
+    wait_until(lambda: descriptors() <= before, what="all descriptors closed")
 
 
 def test_every_error_of_sending_is_a_domain_event_error() -> None:

@@ -178,7 +178,7 @@ def test_a_tls_connection_that_is_cut_resets_or_falls_silent_comes_back(tls_brok
                     elif fault:
                         getattr(link, fault)()
                 sender.send(f"{name}.a", n, timeout=20.0)
-                wait_until(lambda n=n: n in seen.data, 20.0, f"event {n}")  # type: ignore[misc]
+                wait_until(lambda n=n: n in seen.data, what=f"event {n}")  # type: ignore[misc]
 
 
 def test_certificates_are_read_again_at_each_connect(
@@ -199,12 +199,12 @@ def test_certificates_are_read_again_at_each_connect(
             # SendTimeout, when it was on its way before the loss was seen.
             with pytest.raises((TLSFailed, SendTimeout), match=r"not signed by an authority in .*trusted\.pem"):
                 sender.send(f"{name}.a", 2, timeout=0.5)
-            wait_until(lambda: "the broker is away: amqps://" in caplog.text, 10.0, "the consumer's complaint")
+            wait_until(lambda: "the broker is away: amqps://" in caplog.text, what="the consumer's complaint")
             cafile.unlink()  # as between two steps of a careless renewal: it has consumed, so it does not give up
-            wait_until(lambda: "(cacertfile) cannot be read" in caplog.text, 20.0, "the complaint about the file")
+            wait_until(lambda: "(cacertfile) cannot be read" in caplog.text, what="the complaint about the file")
             shutil.copy(tls_broker.cafile, cafile)
             sender.send(f"{name}.a", 3)
-            wait_until(lambda: 3 in seen.data, 20.0, "event 3")
+            wait_until(lambda: 3 in seen.data, what="event 3")
 
 
 RECEIVERS = """
@@ -230,10 +230,10 @@ def test_the_children_of_the_supervisor_consume_over_tls(
     argument = identified(tls_broker) if way == "url" else f"file://{file}"
     command = [sys.executable, str(ROOT / "bin" / "domain-events-supervisor"), "secured", "--broker", argument]
     supervisor = processes.start(command, env={"PYTHONPATH": str(tmp_path)})
-    wait_until(lambda: supervisor.output().count("event=child_consuming") == 2, 30.0, "both children consume")
+    wait_until(lambda: supervisor.output().count("event=child_consuming") == 2, what="both children consume")
     with Sender(secured(tls_broker)) as sender:
         sender.send_many([(f"{name}.a", n) for n in range(10)])
-    wait_until(lambda: supervisor.output().count("handled ") == 10, 30.0, "all events handled")
+    wait_until(lambda: supervisor.output().count("handled ") == 10, what="all events handled")
     supervisor.terminate()
     assert supervisor.wait() == 0
     assert "WARNING" not in supervisor.output()

@@ -123,7 +123,7 @@ def test_a_reader_that_waits_is_woken_by_what_is_put_after_a_take_back() -> None
         handover.put(n)
         for item in handover.take_back():
             handover.put(item)
-    wait_until(lambda: taken == [1, 2], 10, "both items")
+    wait_until(lambda: taken == [1, 2], what="both items")
 
 
 def test_many_readers_share_the_items_and_all_of_them_end() -> None:

@@ -167,23 +167,28 @@ def test_a_flood_of_huge_messages_takes_little_memory(sink: Sink) -> None:
 
 # Signals and threads
 
+OFTEN = (signal.ITIMER_PROF, 0.001, 0.001)
+"""Of this process's processor time: on a busy machine too a handler gets on before the next signal interrupts it."""
 
-def test_a_signal_every_millisecond_that_logs_loses_nothing(sink: Sink) -> None:
+
+def test_signals_again_and_again_that_log_lose_nothing(sink: Sink) -> None:
     def body() -> None:
-        signals = count()
+        signals, last = count(), 0
 
-        def on_alarm(*_: object) -> None:
-            n = next(signals)  # of its own, also when another signal interrupts this one
+        def on_signal(*_: object) -> None:
+            nonlocal last
+            last = next(signals)
+            n = last  # of its own, also when another signal interrupts this one
             log.warning("signal %d %s", n, "y" * (n % 7000))  # some are too long for one packet
 
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        n, end = 0, time.monotonic() + 1.0
-        while time.monotonic() < end:
+        signal.signal(signal.SIGPROF, on_signal)
+        signal.setitimer(*OFTEN)
+        n = 0
+        while last < 200 or n < 2000:
             log.info("main %d %s", n, "x" * (n % 7000))
             n += 1
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)
         os.write(done, struct.pack("qq", n, next(signals)))
 
     ready, done = os.pipe()
@@ -194,7 +199,6 @@ def test_a_signal_every_millisecond_that_logs_loses_nothing(sink: Sink) -> None:
     n, by_signal = struct.unpack("qq", os.read(ready, 16))
     os.close(ready)
     os.close(done)
-    assert by_signal > 100
     found = [message.split(" ") for message in sink.messages()]
     by_main = [int(number) for name, number, _ in found if name == "main"]
     assert by_main == sorted(by_main)
@@ -208,27 +212,27 @@ def test_a_signal_handler_that_raises_in_log_calls_breaks_nothing(sink: Sink) ->
         pass
 
     def body() -> None:
-        raised = 0
-        end = time.monotonic() + 1.5
+        raised, wanted = 0, 300
 
-        def on_alarm(*_: object) -> None:
+        def on_signal(*_: object) -> None:
             nonlocal raised
-            if time.monotonic() < end:
+            if raised < wanted:
                 raised += 1
                 raise TooLate
 
         def work() -> None:
-            while time.monotonic() < end:
+            while raised < wanted:
                 with suppress(TooLate):
-                    while time.monotonic() < end:  # some log calls swallow it, as those of `logging` do
+                    while raised < wanted:  # some log calls swallow it, as those of `logging` do
                         log.info("main")
 
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, 0.0007, 0.0007)
-        while time.monotonic() < end + 0.1:
-            with suppress(TooLate):
-                work()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGPROF, on_signal)
+        signal.setitimer(*OFTEN)
+        with suppress(TooLate):
+            while raised < wanted:
+                with suppress(TooLate):
+                    work()
+        signal.setitimer(signal.ITIMER_PROF, 0)
         assert raised > 10
         log.info("last")
 
@@ -353,6 +357,7 @@ def test_a_record_that_is_logged_when_everything_ends_goes_to_stderr(sink: Sink,
 
 
 def test_an_orphan_whose_stderr_nobody_reads_does_not_wait_for_each_line(sink: Sink) -> None:
+    """It waits half a second for the first: for each of these it would be much longer than anybody's patience."""
     full_read, full = os.pipe()
     os.set_blocking(full, False)
     with suppress(BlockingIOError):
@@ -366,7 +371,7 @@ def test_an_orphan_whose_stderr_nobody_reads_does_not_wait_for_each_line(sink: S
         line.in_child()
         line.close_in_child()
         began = time.monotonic()
-        for n in range(100):
+        for n in range(300):
             log.info("line %d", n)
         os.write(done, struct.pack("d", time.monotonic() - began))
 
@@ -376,7 +381,7 @@ def test_an_orphan_whose_stderr_nobody_reads_does_not_wait_for_each_line(sink: S
     assert status_of(pid) == 0
     line.close_in_master(PATIENCE)
     (took,) = struct.unpack("d", os.read(ready, 8))
-    assert took < 3.0
+    assert took < PATIENCE / 2
     for fd in (full_read, full, ready, done):
         os.close(fd)
 

@@ -298,13 +298,14 @@ def test_threads_and_a_signal_handler_lose_no_count(sink: Sink) -> None:
     def body() -> None:
         by_signal = 0
 
-        def on_alarm(*_: object) -> None:
+        def on_signal(*_: object) -> None:
             nonlocal by_signal
             by_signal += 1
             log.info("signal")
 
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        signal.signal(signal.SIGPROF, on_signal)
+        # Of processor time: on a busy machine too a handler gets on before the next signal interrupts it.
+        signal.setitimer(signal.ITIMER_PROF, 0.0005, 0.0005)
 
         def work() -> None:
             for i in range(3000):
@@ -316,10 +317,13 @@ def test_threads_and_a_signal_handler_lose_no_count(sink: Sink) -> None:
         work()
         for thread in threads:
             thread.join()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        assert by_signal > 10
-        os.write(made_write, struct.pack("q", 9000 + by_signal))
+        more = 0
+        while by_signal <= 10:
+            log.info("record of a fast machine")
+            more += 1
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)
+        os.write(made_write, struct.pack("q", 9000 + more + by_signal))
 
     line = LogLine("a#0", bound=50)
     pid = fork_child(line, body)
@@ -466,7 +470,7 @@ def test_closing_in_a_child_that_nobody_reads_ends_in_time_and_says_what_is_lost
             log.info("record %d %s", i, "x" * 2000)
         began = time.monotonic()
         line.close_in_child(0.3)
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < PATIENCE / 2, "it has waited for somebody who reads"
 
     with stderr_into(tmp_path / "stderr"):
         pid = fork(live)  # and no in_master
@@ -634,7 +638,7 @@ def test_a_reader_that_is_held_up_is_left_and_cleaned_up_later(sink: Sink) -> No
     assert status_of(pid) == 0
     began = time.monotonic()
     line.close_in_master(0.1)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < PATIENCE / 2, "it has waited for the sink"
     assert open_descriptors() == before + 1
     release.set()
     logging.getLogger().removeHandler(stuck)
@@ -697,7 +701,7 @@ def test_locks_are_free_on_both_sides_after_a_fork(sink: Sink) -> None:
         def look() -> None:
             for handler in (sink, own):
                 assert handler.lock is not None
-                got.append(handler.lock.acquire(timeout=0.5))
+                got.append(handler.lock.acquire(timeout=PATIENCE))
                 handler.release()
 
         thread = threading.Thread(target=look)
@@ -727,12 +731,12 @@ def test_a_sink_whose_lock_is_never_free_delays_a_fork_for_a_while_only(sink: Si
     held.wait()
     began = time.monotonic()
     pid = fork(lambda: sink.acquire())
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < PATIENCE / 2, "it has waited until the lock was free"
     assert status_of(pid) == 0
     release.set()
     thread.join()
     assert sink.lock is not None
-    assert sink.lock.acquire(timeout=1)
+    assert sink.lock.acquire(timeout=PATIENCE)
 
 
 def test_200_life_cycles_leave_no_descriptor_and_no_thread(sink: Sink) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.processes import Processes
-from tests.supervising import Supervised
+from tests.supervising import PATIENCE, Supervised
 from tests.waiting import wait_until
 
 
@@ -57,8 +57,9 @@ def test_titles_name_the_receivers_and_their_states(processes: Processes) -> Non
         (supervised.pid_of("printer#0"), "domain-events: receiver printer#0 consuming", "printer#0"),
         (supervised.pid_of("away#0"), "domain-events: receiver away#0 waiting", "away#0"),
     ):
-        wait_until(lambda pid=pid, title=title: _title(pid) == title, 5, title)
-        assert Path(f"/proc/{pid}/comm").read_text().strip() == name
+        # One after the other is set.
+        shown = title, name
+        wait_until(lambda pid=pid, shown=shown: (_title(pid), _name(pid)) == shown, PATIENCE, title)
     assert supervised.stop() == 0
 
 
@@ -74,7 +75,7 @@ def test_a_second_master_with_the_same_lock_is_refused_and_told_who_holds_it(
     child = first.pid_of("a#0")
     os.kill(child, signal.SIGSTOP)
     first.handle.kill()
-    wait_until(lambda: first.handle.returncode is not None, 5, "the end of the first master")
+    first.handle.wait()
     third = Supervised(processes, "a=steady", "--lock", lock)
     third.wait_line("child_consuming", slot="a#0")
     assert third.stop() == 0, "an orphan does not hold the lock"
@@ -126,7 +127,7 @@ def test_the_handlers_of_a_child_cannot_speak_for_the_service(processes: Process
 def test_without_a_process_to_be_had_a_fork_counts_as_a_failed_start(processes: Processes) -> None:
     supervised = Supervised(processes, "a=steady", TEST_LIMIT="processes")
     supervised.handle.wait_output(f"cannot be forked: {os.strerror(errno.EAGAIN)}")
-    wait_until(lambda: supervised.handle.output().count("cannot be forked") > 3, 10, "more tries")
+    wait_until(lambda: supervised.handle.output().count("cannot be forked") > 3, PATIENCE, "more tries")
     assert supervised.stop() == 0
 
 
@@ -146,13 +147,17 @@ def _notify_socket(folder: Path) -> Iterator[socket.socket]:
 
 
 def _hear(listener: socket.socket, heard: list[str], wanted: str) -> None:
-    listener.settimeout(10)
+    listener.settimeout(PATIENCE)
     while wanted not in heard:
         heard.append(listener.recv(65536).decode())
 
 
 def _descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def _title(pid: int) -> str:

@@ -95,7 +95,7 @@ def test_a_clean_exit_without_a_request_is_a_crash(processes: Processes) -> None
 
 
 def test_a_child_that_does_not_boot_in_time_is_ended_and_started_again(processes: Processes) -> None:
-    supervised = Supervised(processes, "slow=steady", "--boot-timeout", "0.3", TEST_BOOT="hang")
+    supervised = Supervised(processes, "slow=steady", "--boot-timeout", "0.3", "--grace", "1", TEST_BOOT="hang")
     line = supervised.wait_line("child_exit", slot="slow#0")
     assert line["reason"].startswith("not booted within 0.3 s")
     assert line["n"] == 1

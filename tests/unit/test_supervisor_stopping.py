@@ -17,9 +17,7 @@ def test_sigterm_finishes_the_event_in_hand_and_exits_0(processes: Processes) ->
     supervised = Supervised(processes, "a=busy b=steady")
     supervised.wait_line("child_consuming", slot="a#0")
     supervised.wait_line("child_consuming", slot="b#0")
-    began = time.monotonic()
-    assert supervised.stop(signal.SIGTERM) == 0
-    assert time.monotonic() - began < 4
+    assert supervised.stop(signal.SIGTERM) == 0, "and does not wait for the grace, see QUICK"
     assert supervised.lines("stop_begin")[0]["signal"] == "SIGTERM"
     assert {line["code"] for line in supervised.lines("child_exit")} == {0}
     assert supervised.lines("drain_end")[0]["code"] == 0
@@ -41,9 +39,7 @@ def test_the_first_sigint_drains_and_the_second_cuts(processes: Processes) -> No
     supervised.wait_line("child_consuming", slot="a#0")
     supervised.send(signal.SIGINT)
     supervised.wait_line("stop_begin", signal="SIGINT")
-    began = time.monotonic()
-    assert supervised.stop(signal.SIGINT) == 80
-    assert time.monotonic() - began < 3, "well before the grace of 5 s"
+    assert supervised.stop(signal.SIGINT) == 80, "long before the grace, see QUICK"
     line = supervised.lines("child_exit")[0]
     assert (line["code"], line["in_flight"]) == (80, "in-hand-1")
 
@@ -72,7 +68,7 @@ def test_a_child_that_hears_nothing_is_killed_after_kill_after(processes: Proces
     supervised.wait_line("child_consuming", slot="a#0")
     began = time.monotonic()
     assert supervised.stop() == 80
-    assert 0.8 <= time.monotonic() - began < 4
+    assert time.monotonic() - began >= 0.8
     line = supervised.lines("child_exit")[0]
     assert (line["signal"], line["in_flight"]) == ("SIGKILL", "in-hand-1")
 
@@ -99,12 +95,11 @@ def test_a_stop_in_the_middle_of_the_forks_leaves_nobody(processes: Processes) -
 
 
 def test_a_stop_while_the_broker_is_away_is_immediate(processes: Processes) -> None:
-    supervised = Supervised(processes, "a=waiting bad=misconfigured")
+    # Whoever waited for the next try of the one, or for the other, would not be through in time.
+    supervised = Supervised(processes, "a=waiting bad=misconfigured", "--backoff", "0.05:600")
     supervised.wait_line("child_start", slot="a#0")
     supervised.wait_line("child_exit", slot="bad#0")
-    began = time.monotonic()
     assert supervised.stop() == 0
-    assert time.monotonic() - began < 3
 
 
 def test_when_the_master_is_killed_its_children_finish_and_leave(processes: Processes) -> None:
@@ -134,7 +129,7 @@ def test_an_orphan_that_does_not_finish_cuts_itself(processes: Processes) -> Non
 
 
 def test_an_error_of_the_master_drains_its_children_and_exits_70(processes: Processes) -> None:
-    supervised = Supervised(processes, "a=busy b=deaf", "--grace", "3", TEST_ERROR="1")
+    supervised = Supervised(processes, "a=busy b=deaf", "--grace", "3", "--kill-after", "1", TEST_ERROR="1")
     assert supervised.wait() == 70
     assert "a mistake in the loop" in supervised.handle.output()
 
