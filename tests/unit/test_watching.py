@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import FrameType
 
 import pytest
 
@@ -122,3 +124,21 @@ def test_what_is_sent_is_counted_in_every_thread() -> None:
     for thread in threads:
         thread.join()
     assert (notes.counters.sent, notes.counters.send_failed) == (8_000, 8_000)
+
+
+def test_an_event_costs_few_calls() -> None:
+    """All that is done between the handlers of a child. Without the tally it was six, and half a microsecond less."""
+    _, watching = watched()
+    one, calls = event("x"), 0
+
+    def count(frame: FrameType, kind: str, argument: object) -> None:
+        nonlocal calls
+        calls += kind == "call"
+
+    sys.setprofile(count)
+    try:
+        watching.started("printer", one)
+        watching.handled("printer", one, 0.001)
+    finally:
+        sys.setprofile(None)
+    assert calls <= 8
