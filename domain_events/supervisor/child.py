@@ -144,7 +144,9 @@ class Child:
 
     def _consume(self) -> None:
         place = self._place
-        watching = Watching(self._record, self._blame, self._wear, self._consuming, self._waiting)
+        watching = Watching(
+            self._record, self._blame, self._wear, self._consuming, self._waiting, self._reporter.delayed
+        )
         _observe_here(watching)
         try:
             place.consume(

@@ -14,6 +14,7 @@ from domain_events.supervisor.protocol import (
     LONGEST_REQUEST,
     PATIENCE,
     Failed,
+    Inspect,
     Metrics,
     OperatorExit,
     ProtocolError,
@@ -145,12 +146,8 @@ class Conversation:
         except ProtocolError as error:
             self._reply(Failed(str(error), OperatorExit.USAGE))
             return
-        logger.log(
-            logging.DEBUG if isinstance(request, (Status, Metrics)) else logging.INFO,
-            "control: %s asks: %s",
-            self._who,
-            request,
-        )
+        level = logging.DEBUG if isinstance(request, (Status, Inspect, Metrics)) else logging.INFO
+        logger.log(level, "control: %s asks: %s", self._who, request)
         ticket = self._ticket = object()
         self.deadline = None
 

@@ -33,7 +33,7 @@ from domain_events.supervisor.operating import Operating
 from domain_events.supervisor.options import Options
 from domain_events.supervisor.posts import HttpOrders, Orders, posts_of
 from domain_events.supervisor.process import Process
-from domain_events.supervisor.reports import Worn
+from domain_events.supervisor.reports import Delayed, Worn
 from domain_events.supervisor.restarts import full_bucket
 from domain_events.supervisor.seats import Seat, end_all
 from domain_events.supervisor.shm import Arena
@@ -419,6 +419,8 @@ class Master:
         for report in process.reports():
             if isinstance(report, Worn):
                 seat.worn = report.reason
+            elif isinstance(report, Delayed):
+                self._crew.note_delay(seat.slot.receiver, report.delay)
             else:
                 self._apply(seat, report, now)
                 seat.look_at = now

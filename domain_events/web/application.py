@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+from collections.abc import Sequence
+from functools import cached_property
 
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from domain_events.supervisor.http_process import Desk
+from domain_events.web.access import Access
 from domain_events.web.asking import Master
+from domain_events.web.depths import Depths
+from domain_events.web.doors import Doors
 from domain_events.web.guard import Guard, loopback_hosts
 from domain_events.web.health import Health
 
@@ -17,14 +24,35 @@ from domain_events.web.health import Health
 class Application:
     def __init__(self, desk: Desk, master: Master, end: asyncio.Event) -> None:
         """`end` is set when the child is about to leave."""
+        self._desk = desk
+        self._master = master
+        self._end = end
+        host, port = desk.listener.getsockname()[:2]
+        self._is_local = ipaddress.ip_address(str(host).partition("%")[0]).is_loopback
+        self._doors = Doors(Access(desk.token), int(port))
+        self._depths = Depths(desk.registrations, os.environ.get("DOMAIN_EVENTS_MANAGEMENT") or None)
         health = Health(master)
-        host = str(desk.listener.getsockname()[0])
-        is_local = ipaddress.ip_address(host.partition("%")[0]).is_loopback
-        routes = [
+        routes: Sequence[BaseRoute] = [
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
+            Mount("/", self._page),
         ]
-        self.asgi = Guard(Starlette(routes=routes), loopback_hosts(host, desk.host) if is_local else None)
+        self.asgi = Guard(Starlette(routes=routes), loopback_hosts(host, desk.host) if self._is_local else None)
 
     def close(self) -> None:
-        pass
+        self._depths.close()
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._pages(scope, receive, send)
+
+    @cached_property
+    def _pages(self) -> Starlette:
+        """Made, and what it needs imported, when somebody looks at it: who only asks for health does without."""
+        from domain_events.web.live import Live
+        from domain_events.web.pages import Pages, Site
+        from domain_events.web.watching import Watching
+
+        site = Site(self._doors, self._desk.address)
+        watching = Watching(self._master, self._depths, self._desk.registrations)
+        pages = Pages(site, watching, self._master, Live(self._end))
+        return Starlette(routes=pages.routes)
