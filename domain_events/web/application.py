@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from starlette.applications import Starlette
@@ -31,6 +31,7 @@ class Application:
         self._is_local = ipaddress.ip_address(str(host).partition("%")[0]).is_loopback
         self._doors = Doors(Access(desk.token), int(port))
         self._depths = Depths(desk.registrations, os.environ.get("DOMAIN_EVENTS_MANAGEMENT") or None)
+        self._closes: list[Callable[[], object]] = [self._depths.close]
         health = Health(master)
         routes: Sequence[BaseRoute] = [
             Route("/livez", health.livez),
@@ -40,7 +41,8 @@ class Application:
         self.asgi = Guard(Starlette(routes=routes), loopback_hosts(host, desk.host) if self._is_local else None)
 
     def close(self) -> None:
-        self._depths.close()
+        for close in self._closes:
+            close()
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._pages(scope, receive, send)
@@ -48,11 +50,19 @@ class Application:
     @cached_property
     def _pages(self) -> Starlette:
         """Made, and what it needs imported, when somebody looks at it: who only asks for health does without."""
+        from domain_events.web.jobs import Jobs
+        from domain_events.web.letter_pages import LetterPages
+        from domain_events.web.letters import Letters
         from domain_events.web.live import Live
-        from domain_events.web.pages import Pages, Site
+        from domain_events.web.pages import Pages
+        from domain_events.web.site import Site
         from domain_events.web.watching import Watching
 
         site = Site(self._doors, self._desk.address)
         watching = Watching(self._master, self._depths, self._desk.registrations)
-        pages = Pages(site, watching, self._master, Live(self._end))
-        return Starlette(routes=pages.routes)
+        live = Live(self._end)
+        jobs = Jobs()
+        self._closes.append(jobs.close)
+        pages = Pages(site, watching, self._master, live)
+        letter_pages = LetterPages(site, Letters(self._desk.registrations), jobs, live)
+        return Starlette(routes=[*pages.routes, *letter_pages.routes])

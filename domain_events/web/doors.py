@@ -12,6 +12,7 @@ from domain_events.web.access import Access, Limiter, is_own_origin
 LARGEST_FORM = 64 * 1024
 """Bytes."""
 
+NO_TOKEN = "Without a token this page is for reading only: start the supervisor with --http-token-file."  # noqa: S105
 _MOST_FIELDS = 1000
 
 Form = Mapping[str, Sequence[str]]
@@ -47,7 +48,7 @@ class Doors:
     async def changing(self, request: Request) -> Form:
         """The form of somebody who may change something. Raises Refused."""
         if not self.access.has_token:
-            raise Refused(403, "Without a token this page is for reading only: start the supervisor with a token file.")
+            raise Refused(403, NO_TOKEN)
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         if self._has_token(request):
             # No browser sends this header by itself; if one does send it, it is a script of ours.

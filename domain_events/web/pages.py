@@ -3,77 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from domain_events.supervisor.protocol import Failed, Reload, Restart
 from domain_events.supervisor.protocol import Request as Order
 from domain_events.web.access import SESSION
-from domain_events.web.asking import Master, MasterGone, MasterSilent
-from domain_events.web.doors import Doors, Refused, one
+from domain_events.web.asking import Master
+from domain_events.web.doors import one
 from domain_events.web.live import Live
-from domain_events.web.rendering import Templates, static_files
+from domain_events.web.rendering import static_files
+from domain_events.web.site import Site
 from domain_events.web.watching import Watching
-
-Page = Callable[[Request], Awaitable[Response]]
 
 _FIRST_DEPTHS = 0.7  # seconds that a page waits for them; later ones come by themselves
 _ACTING = 20.0  # seconds to wait for the end of what was asked for
-
-
-class Site:
-    """What all pages have in common."""
-
-    def __init__(self, doors: Doors, address: str) -> None:
-        self.doors = doors
-        self._templates = Templates(address=address)
-
-    def page(self, show: Page) -> Page:
-        """With the door in front of it, and errors as pages."""
-
-        async def guarded(request: Request) -> Response:
-            try:
-                if request.method != "POST":
-                    self.doors.reading(request)
-                return await show(request)
-            except Refused as refused:
-                return self.refused(request, refused)
-            except (MasterSilent, MasterGone) as error:
-                return self.said(request, "No answer", str(error), is_bad=True, status=503)
-
-        return guarded
-
-    def html(self, request: Request, template: str, status: int = 200, **values: object) -> HTMLResponse:
-        return HTMLResponse(self.text(request, template, **values), status)
-
-    def text(self, request: Request, template: str, **values: object) -> str:
-        session = self.doors.session(request)
-        return self._templates.render(
-            template,
-            has_token=self.doors.access.has_token,
-            may_change=bool(session),
-            form_token=self.doors.access.form_token(session) if session else "",
-            **values,
-        )
-
-    def said(
-        self, request: Request, title: str, message: str, *, is_bad: bool = False, status: int = 200, back: str = "/"
-    ) -> HTMLResponse:
-        return self.html(request, "said.html", status, title=title, message=message, is_bad=is_bad, back=back)
-
-    def refused(self, request: Request, refused: Refused) -> Response:
-        if not refused.asks:
-            return self.said(request, "No", refused.message, is_bad=True, status=refused.status)
-        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        wanted = here if request.method == "GET" and request.url.path not in ("/login", "/live") else "/"
-        message = "" if request.method == "GET" else refused.message
-        answer = self.html(request, "login.html", refused.status, next=wanted, message=message)
-        answer.headers["www-authenticate"] = "Bearer"
-        return answer
 
 
 class Pages:
@@ -164,8 +111,7 @@ class Pages:
     # What may be done
 
     async def _confirm(self, request: Request) -> Response:
-        if not self._site.doors.session(request):
-            raise Refused(401 if self._site.doors.access.has_token else 403, "The token, please.", asks=True)
+        self._site.must_be_logged_in(request)
         if request.query_params.get("do") == "reload":
             return self._site.html(
                 request,
@@ -178,6 +124,7 @@ class Pages:
                 fields=(),
                 verb="Reload",
                 is_destroying=False,
+                offers_canary=False,
                 back="/",
             )
         name = request.query_params.get("receiver", "")
@@ -193,6 +140,7 @@ class Pages:
             fields=(("receiver", name),),
             verb="Restart",
             is_destroying=False,
+            offers_canary=False,
             back=f"/receiver?name={quote(name)}",
         )
 

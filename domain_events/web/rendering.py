@@ -46,8 +46,8 @@ class Templates:
             packed=packed,
         )
 
-    def render(self, name: str, **values: Any) -> str:
-        return self._environment.get_template(name).render(**values)
+    def render(self, template: str, /, **values: Any) -> str:
+        return self._environment.get_template(template).render(**values)
 
 
 def _finalize(value: Any) -> Any:
@@ -115,6 +115,8 @@ def plural(count: float, one: str, many: str | None = None) -> str:
 _CHIPS = {
     "consuming": "good",
     "running": "good",
+    "done": "good",
+    "stopped": "idle",
     "starting": "busy",
     "reloading": "busy",
     "draining": "busy",
