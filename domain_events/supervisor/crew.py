@@ -25,6 +25,7 @@ class Past:
     counters: Counters = field(default_factory=Counters)  # of the children in them
     restarts: Counter[str] = field(default_factory=Counter)  # by cause
 
+
 MOST_DELAYS = 100
 """That are remembered for one receiver."""
 

@@ -19,6 +19,7 @@ from domain_events.web.depths import Depths
 from domain_events.web.doors import Doors
 from domain_events.web.guard import Guard, loopback_hosts
 from domain_events.web.health import Health
+from domain_events.web.scraping import Scraping
 
 
 class Application:
@@ -33,9 +34,12 @@ class Application:
         self._depths = Depths(desk.registrations, os.environ.get("DOMAIN_EVENTS_MANAGEMENT") or None)
         self._closes: list[Callable[[], object]] = [self._depths.close]
         health = Health(master)
+        # On loopback a scraper needs no token, also when people do: numbers hold no event.
+        scraping = Scraping(master, self._depths, None if self._is_local else self._doors)
         routes: Sequence[BaseRoute] = [
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
+            Route("/metrics", scraping.metrics),
             Mount("/", self._page),
         ]
         self.asgi = Guard(Starlette(routes=routes), loopback_hosts(host, desk.host) if self._is_local else None)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from domain_events.errors import DomainEventError
 from domain_events.registration import Registration
@@ -36,6 +37,11 @@ class Depth:
     retry: int | None = None
     dead: int | None = None
     problem: str = ""
+
+
+def delays_of(inspection: Mapping[str, Any]) -> Delays:
+    """Of what the master has inspected."""
+    return {each["name"]: each["retry_delays"] for each in inspection["receivers"]}
 
 
 class Depths:

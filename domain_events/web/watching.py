@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from domain_events.registration import Registration
 from domain_events.supervisor.protocol import Inspect
 from domain_events.web.asking import Master
-from domain_events.web.depths import Depths
+from domain_events.web.depths import Depths, delays_of
 from domain_events.web.rates import Rates
 from domain_events.web.views import Overview, ReceiverView, overview
 
@@ -41,7 +40,3 @@ class Watching:
         """None: there is none of this name. Raises MasterSilent, MasterGone."""
         view = await self.overview(name, patience=patience)
         return next((each for each in view.receivers if each.name == name), None)
-
-
-def delays_of(inspection: Mapping[str, Any]) -> Mapping[str, Sequence[int]]:
-    return {each["name"]: each["retry_delays"] for each in inspection["receivers"]}
