@@ -19,6 +19,7 @@ from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.signals import StoppedEarly, stop_early
 from domain_events.supervisor.starting import start
 from domain_events.version import __version__
+from domain_events.web.serving import serve
 
 _DESCRIPTION = """\
 Import the modules, and run one child process for each receiver that they register. What crashes is started
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         stop_early()
         loading = partial(load, modules, partial(_configure_again, options, vars(arguments)))
-        return leave(start(loading, options, title=" ".join(modules)))
+        return leave(start(loading, options, title=" ".join(modules), serve=serve))
     except StoppedEarly:
         return leave(MasterExit.CLEAN)
     except KeyboardInterrupt:

@@ -149,6 +149,21 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             help="a second master with the same file exits 73",
         ),
     ),
+    "health, metrics and the page": (
+        Flag(
+            name="http",
+            parse=options.http_address,
+            metavar="HOST:PORT",
+            help="serve /livez, /readyz, /metrics and the page; without a HOST on loopback (needs the extra 'http')",
+        ),
+        Flag(
+            name="http_token_file",
+            parse=options.not_empty,
+            metavar="FILE",
+            help="who has the token may change things, and a HOST outside of loopback needs one "
+            "(default: $CREDENTIALS_DIRECTORY/http-token, or DOMAIN_EVENTS_HTTP_TOKEN)",
+        ),
+    ),
 }
 
 

@@ -96,7 +96,7 @@ class Child:
         # Before the signals come: the thread keeps them blocked, so that they interrupt the main thread.
         threading.Thread(target=self._watch_lifeline, name="de-lifeline", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _die_before_the_master()
+        die_before_the_master()
         if not tell_when_orphaned(place.orders.master):
             self._orphaned()
         # The I/O thread waits less for a handler that computes than the usual 5 ms.
@@ -144,7 +144,9 @@ class Child:
 
     def _consume(self) -> None:
         place = self._place
-        watching = Watching(self._record, self._blame, self._wear, self._consuming, self._waiting)
+        watching = Watching(
+            self._record, self._blame, self._wear, self._consuming, self._waiting, self._reporter.delayed
+        )
         _observe_here(watching)
         try:
             place.consume(
@@ -261,7 +263,7 @@ def _observe_here(watching: Watching) -> None:
     os.register_at_fork(after_in_child=forget)
 
 
-def _die_before_the_master() -> None:
+def die_before_the_master() -> None:
     """The kernel's choice when memory is short (proc(5), oom_score_adj). Everybody may make it worse for himself."""
     with suppress(OSError, ValueError):
         fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)

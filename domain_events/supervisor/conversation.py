@@ -14,6 +14,7 @@ from domain_events.supervisor.protocol import (
     LONGEST_REQUEST,
     PATIENCE,
     Failed,
+    Inspect,
     Metrics,
     OperatorExit,
     ProtocolError,
@@ -43,8 +44,10 @@ class Conversation:
         answer: Answer,
         clock: Callable[[], float],
         forget: Callable[[Conversation], None],
+        patience: float | None = PATIENCE,
     ) -> None:
-        """`who` is at the other end, for the log. `forget` is called at the end."""
+        """`who` is at the other end, for the log. `forget` is called at the end. `patience`: seconds that it has for
+        each request; None: as long as it likes."""
         self.connection = connection
         self.deadline: float | None = None
         self._who = who
@@ -52,6 +55,7 @@ class Conversation:
         self._answer_to = answer
         self._clock = clock
         self._forget = forget
+        self._patience = patience
         self._events = 0  # that the selector waits for
         self._turn: Callable[[], None] = self._read  # what to do when it is ready
         self._received = bytearray()
@@ -61,7 +65,7 @@ class Conversation:
 
     def begin(self) -> None:
         """Raises OSError."""
-        self.deadline = self._clock() + PATIENCE
+        self.deadline = None if self._patience is None else self._clock() + self._patience
         self._watch(selectors.EVENT_READ)
 
     def expire(self, now: float) -> None:
@@ -75,7 +79,7 @@ class Conversation:
             logger.info("control: %s does not read its reply and is dropped", self._who)
             self._drop()
         else:
-            self.leave_with(Failed(f"no complete request within {PATIENCE:g} s", OperatorExit.USAGE))
+            self.leave_with(Failed(f"no complete request within {self._patience:g} s", OperatorExit.USAGE))
 
     def leave_with(self, last: Failed) -> None:
         """Drops it, with a last word if that can be said at once."""
@@ -142,12 +146,8 @@ class Conversation:
         except ProtocolError as error:
             self._reply(Failed(str(error), OperatorExit.USAGE))
             return
-        logger.log(
-            logging.DEBUG if isinstance(request, (Status, Metrics)) else logging.INFO,
-            "control: %s asks: %s",
-            self._who,
-            request,
-        )
+        level = logging.DEBUG if isinstance(request, (Status, Inspect, Metrics)) else logging.INFO
+        logger.log(level, "control: %s asks: %s", self._who, request)
         ticket = self._ticket = object()
         self.deadline = None
 

@@ -26,6 +26,10 @@ class Past:
     restarts: Counter[str] = field(default_factory=Counter)  # by cause
 
 
+MOST_DELAYS = 100
+"""That are remembered for one receiver."""
+
+
 class Crew:
     """Seats come and go; the order is that of the receivers."""
 
@@ -34,6 +38,7 @@ class Crew:
         self.receivers: list[str] = []  # in order, also those without a seat
         self.past: defaultdict[str, Past] = defaultdict(Past)  # by receiver
         self._arena = arena
+        self.delays: dict[str, dict[int, None]] = {}  # of retries, newest last: milliseconds
         self._blame: dict[str, Region] = {}
 
     @property
@@ -98,6 +103,14 @@ class Crew:
         self.receivers = list(receivers)
         rank = {name: number for number, name in enumerate(receivers)}
         self.seats.sort(key=lambda seat: rank.get(seat.slot.receiver, len(rank)))  # stable
+
+    def note_delay(self, receiver: str, delay: int) -> None:
+        """A retry of this receiver has waited, or waits, so many milliseconds."""
+        delays = self.delays.setdefault(receiver, {})
+        delays.pop(delay, None)
+        delays[delay] = None
+        while len(delays) > MOST_DELAYS:
+            del delays[next(iter(delays))]
 
     def blame_region(self, receiver: str) -> Region:
         if receiver not in self._blame:

@@ -18,7 +18,7 @@ from domain_events.supervisor.launch import Launch
 from domain_events.supervisor.loading import VARIABLE
 from domain_events.supervisor.logs import sink_names
 from domain_events.supervisor.nursery import Ends
-from domain_events.supervisor.posts import Orders, Post
+from domain_events.supervisor.posts import HttpOrders, Orders, Post
 from domain_events.version import __version__
 
 _ANSWER_TIMEOUT = 5.0  # seconds for a fork: the loop of the master waits
@@ -92,10 +92,11 @@ class Loader:
         self.posts = tuple(Post(**values) for values in said["posts"])
         self.directories = tuple(said["directories"])
 
-    def fork(self, orders: Orders, ends: Ends, abandon: Callable[[], None]) -> int:
+    def fork(self, orders: Orders | HttpOrders, ends: Ends, abandon: Callable[[], None]) -> int:
         """Waits for the answer, at most a moment. Raises OSError."""
-        order = json.dumps({"orders": asdict(orders), "sinks": sink_names()}).encode() + b"\n"
-        fds = [ends.status, ends.stacks, ends.lifeline, ends.log.writer_fd, ends.arena.fd]
+        kind = "http" if isinstance(orders, HttpOrders) else "receiver"
+        order = json.dumps({"kind": kind, "orders": asdict(orders), "sinks": sink_names()}).encode() + b"\n"
+        fds = [ends.status, ends.stacks, ends.lifeline, ends.log.writer_fd, ends.arena.fd, *ends.given]
         try:
             socket.send_fds(self._socket, [order], fds)
             answer = self._answer()

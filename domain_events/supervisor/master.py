@@ -22,16 +22,18 @@ from domain_events.supervisor.counting import Sums
 from domain_events.supervisor.crew import Crew
 from domain_events.supervisor.display import Display, Draining
 from domain_events.supervisor.exits import ChildExit, MasterExit, signal_name
+from domain_events.supervisor.http_child import HttpChild
+from domain_events.supervisor.http_plan import HttpPlan
 from domain_events.supervisor.launch import remembered
 from domain_events.supervisor.lock import Lock
 from domain_events.supervisor.logs import finish_in_master
 from domain_events.supervisor.master_log import MasterLog
-from domain_events.supervisor.nursery import Nursery, OwnCode
+from domain_events.supervisor.nursery import Nursery, OwnCode, Source
 from domain_events.supervisor.operating import Operating
 from domain_events.supervisor.options import Options
-from domain_events.supervisor.posts import Orders, posts_of
+from domain_events.supervisor.posts import HttpOrders, Orders, posts_of
 from domain_events.supervisor.process import Process
-from domain_events.supervisor.reports import Worn
+from domain_events.supervisor.reports import Delayed, Worn
 from domain_events.supervisor.restarts import full_bucket
 from domain_events.supervisor.seats import Seat, end_all
 from domain_events.supervisor.shm import Arena
@@ -76,15 +78,19 @@ def run(
     boot: Callable[[], None] = lambda: None,
     title: str = "",
     lock: Lock | None = None,
+    http: HttpPlan | None = None,
 ) -> int:
     """Supervise until told to stop; returns the exit code of the master. Main thread only, and the process ends with
     it: signals that ask for the end are ignored from then on.
 
     `boot` runs in each child before it consumes. `title` is what `ps` calls this master. Children let `lock` go.
+    `http`: one more child, which serves HTTP.
     Raises ControlTaken when another master has the control socket.
     """
     with SignalSocket() as signals, MasterLog() as log:
-        master = Master(registrations, options, signals, log, consume=consume, boot=boot, title=title, lock=lock)
+        master = Master(
+            registrations, options, signals, log, consume=consume, boot=boot, title=title, lock=lock, http=http
+        )
         return master.run()
 
 
@@ -102,6 +108,7 @@ class Master:
         boot: Callable[[], None],
         title: str,
         lock: Lock | None,
+        http: HttpPlan | None,
     ) -> None:
         now = time.monotonic()
         self._options = options
@@ -113,7 +120,7 @@ class Master:
         self._display = Display(title, options.ready, now)
         self._arena = Arena()
         self._crew = Crew(self._arena)
-        source = OwnCode(registrations, posts_of(registrations), consume, boot)
+        source = OwnCode(registrations, posts_of(registrations), consume, boot, http.service if http else None)
         for post in source.posts:
             for index in range(post.processes):
                 self._crew.add(post, index, source, now)
@@ -135,6 +142,18 @@ class Master:
             log_records_dropped=lambda: {**dropped.values(), "master": log.dropped},
         )
         self._control = Control(options.control, self._selector, self._operating.answer) if options.control else None
+        self._http = (
+            HttpChild(
+                http.place,
+                self._selector,
+                self._operating.answer,
+                self._fork_http,
+                backoff=options.backoff,
+                stable_after=options.stable_after,
+            )
+            if http is not None
+            else None
+        )
         self._watch = Watch(source_directories(), now) if options.watch else None
         self._nursery = Nursery(
             self._arena,
@@ -147,6 +166,7 @@ class Master:
                 self._changes.close_descriptors,
                 *([lock.close] if lock else []),
                 *([self._control.close_descriptors] if self._control else []),  # the file of the socket stays
+                *([self._http.close_descriptors] if self._http else []),
             ),
         )
         self._bucket = full_bucket(options.spawn_rate, now)
@@ -187,6 +207,7 @@ class Master:
                 self._check_giving_up(now)
                 self._look_at_files(now)
             self._fork_next(now)
+            self._look_after_http(now)
             self._show(now)
             if self._deadline is not None and self._has_ended(now):
                 return self._end()
@@ -243,7 +264,11 @@ class Master:
 
     def _next_time(self, now: float) -> float | None:
         """When something is due without anybody telling us. None: never; an idle master sleeps."""
-        times: list[float | None] = [self._display.due, self._control.due if self._control else None]
+        times: list[float | None] = [
+            self._display.due,
+            self._control.due if self._control else None,
+            self._http.due if self._http else None,
+        ]
         for seat in self._crew.seats:
             slot = seat.slot
             times.append(seat.look_at)
@@ -336,9 +361,7 @@ class Master:
         seat.culprits = ()
         seat.worn = ""
         try:
-            process = self._nursery.fork(
-                seat.source, self._orders(seat), [s.process for s in self._crew.seats if s.process]
-            )
+            process = self._nursery.fork(seat.source, self._orders(seat), self._processes)
         except (OSError, HookFailed) as error:
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             self._crew.past[seat.slot.receiver].restarts[Cause.FORK] += 1
@@ -354,6 +377,18 @@ class Master:
         self._hear(seat, process)
         self._apply(seat, Forked(process.pid), now)
         seat.log_line(logging.INFO, "child_start", n=seat.slot.restarts)
+
+    @property
+    def _processes(self) -> list[Process]:
+        return [seat.process for seat in self._crew.seats if seat.process]
+
+    def _fork_http(self, source: Source, orders: HttpOrders, given: tuple[int, ...]) -> Process:
+        return self._nursery.fork(source, orders, self._processes, given)
+
+    def _look_after_http(self, now: float) -> None:
+        if self._http is not None:
+            # What a reload has brought counts when it has come to stay.
+            self._http.advance(now, None if self._changes.is_reloading else self._changes.source)
 
     def _orders(self, seat: Seat) -> Orders:
         beat_every = _SLOWEST_BEAT
@@ -384,6 +419,8 @@ class Master:
         for report in process.reports():
             if isinstance(report, Worn):
                 seat.worn = report.reason
+            elif isinstance(report, Delayed):
+                self._crew.note_delay(seat.slot.receiver, report.delay)
             else:
                 self._apply(seat, report, now)
                 seat.look_at = now
@@ -465,6 +502,8 @@ class Master:
                     for seat in self._crew.seats:
                         if seat.process:
                             seat.process.send(signal.SIGUSR2)
+                    if self._http is not None:
+                        self._http.send(signal.SIGUSR2)
                 case signal.SIGHUP:
                     if self._deadline is None:
                         self._changes.reload()
@@ -482,6 +521,8 @@ class Master:
             seat = by_pid.get(pid)
             if seat is not None and seat.process is not None:
                 self._on_death(seat, seat.process)
+            if self._http is not None and self._http.owns(pid):
+                return True
             return seat is not None or any(loader.pid == pid for loader in self._changes.loaders)
 
         strangers.reap(ours)
@@ -556,11 +597,15 @@ class Master:
 
     def _close(self) -> None:
         logs_until = time.monotonic() + _LOG_TIMEOUT
+        if self._http is not None:
+            self._http.tell_to_leave()  # the last to go: it has answered during the drain
         for seat in self._crew.seats:
             if seat.process:
                 seat.process.close(max(0.0, logs_until - time.monotonic()))
         if self._control is not None:
             self._control.close()
+        if self._http is not None:
+            self._http.close()
         self._changes.close_descriptors()
         self._nursery.close()
         left = strangers.end_all(_STRANGERS, ours=[loader.pid for loader in self._changes.loaders])

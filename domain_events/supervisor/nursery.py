@@ -13,8 +13,9 @@ from domain_events.lifecycle import run_before_fork
 from domain_events.registration import Registration
 from domain_events.supervisor.child import Child, Consume, Place
 from domain_events.supervisor.counting import Sums
+from domain_events.supervisor.http_process import HttpPlace, HttpProcess, HttpService
 from domain_events.supervisor.logs import LogLine
-from domain_events.supervisor.posts import Orders, Post
+from domain_events.supervisor.posts import HttpOrders, Orders, Post
 from domain_events.supervisor.process import Process
 from domain_events.supervisor.shm import Arena
 from domain_events.supervisor.spawn import Mask, spawn
@@ -29,6 +30,7 @@ class Ends:
     lifeline: int  # ends when the master does
     log: LogLine
     arena: Arena
+    given: tuple[int, ...] = ()  # what only this child gets
 
 
 class Source(Protocol):
@@ -38,7 +40,7 @@ class Source(Protocol):
     def posts(self) -> Sequence[Post]:
         """What there is to run."""
 
-    def fork(self, orders: Orders, ends: Ends, abandon: Callable[[], None]) -> int:
+    def fork(self, orders: Orders | HttpOrders, ends: Ends, abandon: Callable[[], None]) -> int:
         """The pid of a new child of this process. Raises OSError, or HookFailed of a before_fork hook.
 
         `abandon` closes what the child inherits from the master and must let go; for a fork of the master itself.
@@ -51,14 +53,37 @@ class OwnCode:
     """The code that the master itself has imported."""
 
     def __init__(
-        self, registrations: Sequence[Registration], posts: Sequence[Post], consume: Consume, boot: Callable[[], None]
+        self,
+        registrations: Sequence[Registration],
+        posts: Sequence[Post],
+        consume: Consume,
+        boot: Callable[[], None],
+        http: HttpService | None = None,
     ) -> None:
         self.posts = posts
+        self._http = http
         self._registrations: Mapping[str, Registration] = {found.name: found for found in registrations}
         self._consume = consume
         self._boot = boot
 
-    def fork(self, orders: Orders, ends: Ends, abandon: Callable[[], None]) -> int:
+    def fork(self, orders: Orders | HttpOrders, ends: Ends, abandon: Callable[[], None]) -> int:
+        run_before_fork()
+        return spawn(self._child(orders, ends), abandon)
+
+    def _child(self, orders: Orders | HttpOrders, ends: Ends) -> Callable[[Mask], int]:
+        if isinstance(orders, HttpOrders):
+            assert self._http is not None
+            http_place = HttpPlace(
+                registrations=tuple(self._registrations.values()),
+                orders=orders,
+                status_fd=ends.status,
+                stacks_fd=ends.stacks,
+                log=ends.log,
+                given=ends.given,
+                let_go=(ends.lifeline, ends.arena.fd),
+                service=self._http,
+            )
+            return lambda mask: HttpProcess(http_place).run(mask)
         place = Place(
             registration=self._registrations[orders.receiver],
             orders=orders,
@@ -71,11 +96,7 @@ class OwnCode:
             consume=self._consume,
         )
 
-        def main(mask: Mask) -> int:
-            return Child(place).run(mask)
-
-        run_before_fork()
-        return spawn(main, abandon)
+        return lambda mask: Child(place).run(mask)
 
     def close(self) -> None:
         """It ends with the master."""
@@ -95,14 +116,21 @@ class Nursery:
         # Nobody writes. A child reads, and the end of the file is the end of the master, however it came.
         self._lifeline, self._lifeline_end = os.pipe()
 
-    def fork(self, source: Source, orders: Orders, siblings: Iterable[Process]) -> Process:
-        """A new child. Raises OSError when a process or a descriptor is not to be had, or HookFailed."""
+    def fork(
+        self, source: Source, orders: Orders | HttpOrders, siblings: Iterable[Process], given: tuple[int, ...] = ()
+    ) -> Process:
+        """A new child. `given`: descriptors for it, which stay the caller's here.
+
+        Raises OSError when a process or a descriptor is not to be had, or HookFailed.
+        """
         with ExitStack() as undo:
             status, status_end = self._pipe(undo)
             stacks, stacks_end = self._pipe(undo)
             log = LogLine(orders.slot, on_dropped=partial(self._log_records_dropped.add, orders.slot))
             undo.callback(log.discard)
-            ends = Ends(status=status_end, stacks=stacks_end, lifeline=self._lifeline, log=log, arena=self._arena)
+            ends = Ends(
+                status=status_end, stacks=stacks_end, lifeline=self._lifeline, log=log, arena=self._arena, given=given
+            )
 
             def abandon() -> None:
                 os.close(status)

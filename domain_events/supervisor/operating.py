@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 
 from domain_events.supervisor.changes import Changes
 from domain_events.supervisor.crew import Crew
+from domain_events.supervisor.inspecting import inspection
 from domain_events.supervisor.metering import MetricsReport, metrics_report
 from domain_events.supervisor.protocol import (
     Done,
     Failed,
+    Inspect,
     Metrics,
     OperatorExit,
     Reload,
@@ -23,7 +25,7 @@ from domain_events.supervisor.protocol import (
     Status,
     unknown_receiver,
 )
-from domain_events.supervisor.reporting import MasterState, status_report
+from domain_events.supervisor.reporting import MasterState, StatusReport, status_report
 from domain_events.supervisor.wear import resident_memory
 from domain_events.version import __version__
 
@@ -57,17 +59,10 @@ class Operating:
 
         match request:
             case Status():
+                return Done(self._status(time.monotonic()))
+            case Inspect(receiver=name):
                 now = time.monotonic()
-                return Done(
-                    status_report(
-                        self._crew.seats,
-                        receivers=self._crew.receivers,
-                        pid=os.getpid(),
-                        state=self._state(),
-                        uptime=now - self._began,
-                        now=now,
-                    )
-                )
+                return Done(inspection(self._status(now), self._crew.seats, self._crew.delays, name, now))
             case Metrics():
                 return Done(self._metrics(time.monotonic()))
             case Restart(receiver=name) | Scale(receiver=name) if name not in self._crew.receivers:
@@ -97,6 +92,16 @@ class Operating:
             log_records_dropped=self._log_records_dropped(),
             now=now,
             time=time.time(),
+        )
+
+    def _status(self, now: float) -> StatusReport:
+        return status_report(
+            self._crew.seats,
+            receivers=self._crew.receivers,
+            pid=os.getpid(),
+            state=self._state(),
+            uptime=now - self._began,
+            now=now,
         )
 
     def more_or_fewer(self, by: int) -> None:

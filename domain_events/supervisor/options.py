@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from domain_events.errors import DomainEventError
+from domain_events.supervisor.addresses import Address, address
 from domain_events.supervisor.formats import FORMATS, LEVELS
 from domain_events.supervisor.restarts import Backoff
 from domain_events.supervisor.slots import Rules
@@ -47,6 +48,8 @@ class Options:
     log_format: str = "text"
     control: str | None = None
     lock: str | None = None
+    http: Address | None = None
+    http_token_file: str | None = None
     watch: bool = False
     check: bool = False
 
@@ -170,3 +173,4 @@ def yes_or_no(text: str) -> bool:
 log_level = one_of(*LEVELS, change=str.upper)
 log_format = one_of(*FORMATS, change=str.lower)
 ready = one_of("booted", "consuming")
+http_address = address

@@ -39,6 +39,16 @@ def posts_of(registrations: Iterable[Registration]) -> tuple[Post, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOrders:
+    """For the child that serves HTTP."""
+
+    slot: str  # its name in the logs
+    master: int  # its pid
+    address: str  # where it serves, for people
+    host: str  # as it was asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
     """For one child: who it is, where it notes things down, and its limits. Durations in seconds."""
 

@@ -77,9 +77,16 @@ class Reload:
     wait: bool = False
 
 
-_COMMANDS = ("status", "metrics", "restart", "scale", "reload")
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """As `Status`, and more of each process. `receiver`: also the stacks that its processes have written last."""
 
-Request: TypeAlias = Status | Metrics | Restart | Scale | Reload
+    receiver: str = ""
+
+
+_COMMANDS = ("status", "inspect", "metrics", "restart", "scale", "reload")
+
+Request: TypeAlias = Status | Inspect | Metrics | Restart | Scale | Reload
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,8 @@ def write_request(request: Request) -> bytes:
             return _line({"command": "status"})
         case Metrics():
             return _line({"command": "metrics"})
+        case Inspect(receiver=receiver):
+            return _line({"command": "inspect", **({"receiver": receiver} if receiver else {})})
         case Restart(receiver=receiver):
             return _line({"command": "restart", "receiver": receiver})
         case Scale(receiver=receiver, processes=processes):
@@ -141,6 +150,8 @@ def read_request(line: bytes) -> Request:
             request: Request = Status()
         case "metrics":
             request = Metrics()
+        case "inspect":
+            request = Inspect(_receiver(fields) if "receiver" in fields else "")
         case "restart":
             request = Restart(_receiver(fields))
         case "scale":
@@ -148,9 +159,7 @@ def read_request(line: bytes) -> Request:
         case "reload":
             request = Reload(_flag(fields, "wait"))
         case _:
-            raise ProtocolError(
-                f"unknown command {_quoted(command)}; there are status, metrics, restart, scale, reload"
-            )
+            raise ProtocolError(f"unknown command {_quoted(command)}; there are {', '.join(_COMMANDS)}")
     if fields:
         # Not passed over: what a newer command asks for must not be done by halves.
         raise ProtocolError(f"{command} does not know {_quoted(min(fields))}")

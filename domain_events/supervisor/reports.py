@@ -18,7 +18,14 @@ class Worn:
     reason: str
 
 
-Report: TypeAlias = Booted | Consuming | Waiting | Worn
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """The child has retried an event, for the first time with this delay in milliseconds."""
+
+    delay: int
+
+
+Report: TypeAlias = Booted | Consuming | Waiting | Worn | Delayed
 
 _LONGEST_REASON = 300  # characters; a line stays below PIPE_BUF (4096 bytes), so it is written whole or not
 
@@ -45,18 +52,24 @@ class Reporter:
     def worn(self, reason: str) -> bool:
         return self._say(f"worn {one_line(reason, _LONGEST_REASON)}")
 
+    def delayed(self, delay: int) -> None:
+        self._write(f"delayed {delay}")
+
     def _say(self, line: str) -> bool:
         """Whether this is news."""
         if line == self._last:
             return False
         self._last = line
+        self._write(line)
+        return True
+
+    def _write(self, line: str) -> None:
         try:
             # Full: the master has been stopped for long, the next change tells it more.
             with contextlib.suppress(BlockingIOError):
                 os.write(self._fd, f"{line}\n".encode(errors="replace"))
         except BrokenPipeError:
             self.is_cut = True
-        return True
 
 
 class Reports:
@@ -94,5 +107,7 @@ def _parse(line: str) -> Report | None:
             return Waiting(rest)
         case "worn":
             return Worn(rest)
+        case "delayed" if rest.isascii() and rest.isdecimal():
+            return Delayed(int(rest))
         case _:
             return None  # written into our pipe by somebody else: no reason to end the master

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from domain_events.supervisor import lines
-from domain_events.supervisor.notes import Record
+from domain_events.supervisor.notes import InHand, Record
 from domain_events.supervisor.nursery import Source
 from domain_events.supervisor.posts import Post
 from domain_events.supervisor.process import Process
@@ -19,6 +19,15 @@ from domain_events.supervisor.tallies import Counters
 from domain_events.supervisor.wear import resident_memory
 
 logger = logging.getLogger(__package__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dump:
+    """Stacks that a child has written. `at`: Unix seconds."""
+
+    pid: int
+    at: float
+    text: str
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -39,12 +48,14 @@ class Seat:
     look_at: float | None = None  # when to look again whether it hangs
     heir: Seat | None = None  # who goes on in its place
     final: Counters | None = None  # what it has counted, once it is removed
+    dump: Dump | None = None  # what its children have last said of their stacks
     worn: str = ""  # why its child should be replaced
     recycle_at: float = 0.0  # not before
 
     def inherit(self, old: Seat) -> None:
         """Go on as `old`, which leaves or has left: what it counts until its end is counted here."""
         old.heir = self
+        self.dump = self.dump or old.dump
         self.slot = replace(self.slot, restarts=self.slot.restarts + old.slot.restarts)
         if old.final is not None:
             self.bury(old)
@@ -72,8 +83,13 @@ class Seat:
     @property
     def in_flight(self) -> str | None:
         """The id of the event that is longest in hand."""
-        in_hand = self.record.in_hand if self.process is not None else []
+        in_hand = self.in_hand
         return in_hand[0].id if in_hand else None
+
+    @property
+    def in_hand(self) -> Sequence[InHand]:
+        """Oldest first; none without a process."""
+        return self.record.in_hand if self.process is not None else ()
 
     @property
     def rss(self) -> int | None:
@@ -107,6 +123,7 @@ class Seat:
             self.process.stacks.read(time.monotonic())
             text = self.process.stacks.take()
             if text:
+                self.dump = Dump(pid=self.process.pid, at=time.time(), text=text)
                 logger.warning("stacks of %s (pid %d):\n%s", self.slot.name, self.process.pid, text)
 
     def log_line(self, level: int, event: str, pid: int | None = None, **fields: lines.Value) -> None:

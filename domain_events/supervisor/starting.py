@@ -19,8 +19,11 @@ from domain_events.supervisor import master
 from domain_events.supervisor.brokers import check_brokers, use_broker
 from domain_events.supervisor.control_socket import ControlTaken
 from domain_events.supervisor.exits import MasterExit
+from domain_events.supervisor.http_plan import plan_http
+from domain_events.supervisor.http_process import HttpService, Serve
 from domain_events.supervisor.launch import HIDDEN_BROKER
-from domain_events.supervisor.loading import channel_to_master, serve
+from domain_events.supervisor.loading import channel_to_master
+from domain_events.supervisor.loading import serve as be_loader
 from domain_events.supervisor.lock import Lock, LockTaken
 from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.selection import select
@@ -35,6 +38,7 @@ def start(
     title: str,
     boot: Callable[[], None] = lambda: None,
     out: Callable[[str], object] = print,
+    serve: Serve | None = None,
 ) -> int:
     """Supervise what `load` finds, or only check it; returns the exit code. Main thread only.
 
@@ -42,11 +46,14 @@ def start(
     title: what `ps` calls this master.
     boot: runs in each child before it consumes.
     out: takes the JSON of --check.
+    serve: what the child of --http does; None: there is none here.
     """
     channel = channel_to_master(os.environ)
     if channel is not None:
-        return serve(channel, partial(_load_anew, load, options), consume=consume, boot=boot, title=title)
+        anew = partial(_load_anew, load, options)
+        return be_loader(channel, anew, consume=consume, boot=boot, title=title, http=partial(_http, options, serve))
     try:
+        plan = plan_http(options, os.environ, serve)
         use_broker(options.broker, options.broker_file, os.environ)
         if options.check:
             out(json.dumps(described(_chosen(load, options)), indent=2, ensure_ascii=False))
@@ -56,7 +63,7 @@ def start(
             return MasterExit.CLEAN
         with closing(Lock(options.lock)) if options.lock else nullcontext() as lock:
             chosen = _chosen(load, options)
-            return master.run(chosen, options, consume=consume, boot=boot, title=title, lock=lock)
+            return master.run(chosen, options, consume=consume, boot=boot, title=title, lock=lock, http=plan)
     except UsageError as error:
         logger.error("%s", error)
         return MasterExit.USAGE
@@ -86,6 +93,11 @@ def described(registrations: Sequence[Registration]) -> list[dict[str, object]]:
         }
         for registration in registrations
     ]
+
+
+def _http(options: Options, serve: Serve | None) -> HttpService | None:
+    plan = plan_http(options, os.environ, serve)
+    return plan.service if plan is not None else None
 
 
 def _load_anew(load: Callable[[], Sequence[Registration]], options: Options) -> tuple[Registration, ...]:

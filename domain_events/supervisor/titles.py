@@ -34,3 +34,7 @@ def master_title(name: str, consuming: int, total: int) -> str:
 
 def child_title(slot: str, state: str) -> str:
     return f"domain-events: receiver {slot} {state}"
+
+
+def http_title(address: str) -> str:
+    return f"domain-events: http {address}"

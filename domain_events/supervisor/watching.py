@@ -10,6 +10,7 @@ from domain_events.observers import NullObserver
 from domain_events.supervisor.blame import Blame
 from domain_events.supervisor.notes import Record
 from domain_events.supervisor.wear import Wear
+from domain_events.transport.topology import retry_delay
 
 
 class Watching(NullObserver):
@@ -23,12 +24,16 @@ class Watching(NullObserver):
         wear: Wear,
         on_consuming: Callable[[], None],
         on_waiting: Callable[[str], None],
+        on_delay: Callable[[int], None] = lambda delay: None,
     ) -> None:
+        """`on_delay`: told about each new delay of a retry, in milliseconds, as the queue has it in its name."""
         self._record = record
         self._blame = blame
         self._event_done = wear.event_done if wear.minds_events else None
         self._on_consuming = on_consuming
         self._on_waiting = on_waiting
+        self._on_delay = on_delay
+        self._delays: set[int] = set()
         self._cells: dict[int, int] = {}  # of events in hand, by their identity
         self._tally = record.tally
 
@@ -60,6 +65,10 @@ class Watching(NullObserver):
     def retried(self, receiver: str, event: DomainEvent, seconds: float, delay: float) -> None:
         self._end(event)
         self._tally.retried()
+        milliseconds = retry_delay(delay)
+        if milliseconds and milliseconds not in self._delays:
+            self._delays.add(milliseconds)
+            self._on_delay(milliseconds)
 
     def dead_lettered(
         self, receiver: str, event: DomainEvent | None, seconds: float, reason: str, *, dropped: bool

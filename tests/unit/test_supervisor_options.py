@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from domain_events.supervisor.addresses import Address
 from domain_events.supervisor.arguments import GROUPS, SWITCHES, add_arguments, read_options
 from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.restarts import Backoff
@@ -45,6 +46,8 @@ EACH: Mapping[str, tuple[str, object]] = {
     "log_format": ("json", "json"),
     "control": ("/c", "/c"),
     "lock": ("/l", "/l"),
+    "http": (":9100", Address("127.0.0.1", 9100)),
+    "http_token_file": ("/t", "/t"),
 }
 
 

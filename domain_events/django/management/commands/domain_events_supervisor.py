@@ -20,6 +20,7 @@ from domain_events.supervisor.leaving import leave
 from domain_events.supervisor.options import Options, UsageError
 from domain_events.supervisor.signals import StoppedEarly, stop_early
 from domain_events.supervisor.starting import start
+from domain_events.web.serving import serve
 
 _ARGPARSE_USAGE = 2
 
@@ -64,7 +65,8 @@ class Command(BaseCommand):
         _configure_logging(options, given)
         try:
             stop_early()
-            code = start(partial(load_receivers, [ALL_APPS, *modules]), options, title=title, out=self.stdout.write)
+            load = partial(load_receivers, [ALL_APPS, *modules])
+            code = start(load, options, title=title, out=self.stdout.write, serve=serve)
         except StoppedEarly:
             code = MasterExit.CLEAN
         except KeyboardInterrupt:

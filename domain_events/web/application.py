@@ -1,0 +1,72 @@
+"""All that is served, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from domain_events.supervisor.http_process import Desk
+from domain_events.web.access import Access
+from domain_events.web.asking import Master
+from domain_events.web.depths import Depths
+from domain_events.web.doors import Doors
+from domain_events.web.guard import Guard, loopback_hosts
+from domain_events.web.health import Health
+from domain_events.web.scraping import Scraping
+
+
+class Application:
+    def __init__(self, desk: Desk, master: Master, end: asyncio.Event) -> None:
+        """`end` is set when the child is about to leave."""
+        self._desk = desk
+        self._master = master
+        self._end = end
+        host, port = desk.listener.getsockname()[:2]
+        self._is_local = ipaddress.ip_address(str(host).partition("%")[0]).is_loopback
+        self._doors = Doors(Access(desk.token), int(port))
+        self._depths = Depths(desk.registrations, os.environ.get("DOMAIN_EVENTS_MANAGEMENT") or None)
+        self._closes: list[Callable[[], object]] = [self._depths.close]
+        health = Health(master)
+        # On loopback a scraper needs no token, also when people do: numbers hold no event.
+        scraping = Scraping(master, self._depths, None if self._is_local else self._doors)
+        routes: Sequence[BaseRoute] = [
+            Route("/livez", health.livez),
+            Route("/readyz", health.readyz),
+            Route("/metrics", scraping.metrics),
+            Mount("/", self._page),
+        ]
+        self.asgi = Guard(Starlette(routes=routes), loopback_hosts(host, desk.host) if self._is_local else None)
+
+    def close(self) -> None:
+        for close in self._closes:
+            close()
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._pages(scope, receive, send)
+
+    @cached_property
+    def _pages(self) -> Starlette:
+        """Made, and what it needs imported, when somebody looks at it: who only asks for health does without."""
+        from domain_events.web.jobs import Jobs
+        from domain_events.web.letter_pages import LetterPages
+        from domain_events.web.letters import Letters
+        from domain_events.web.live import Live
+        from domain_events.web.pages import Pages
+        from domain_events.web.site import Site
+        from domain_events.web.watching import Watching
+
+        site = Site(self._doors, self._desk.address)
+        watching = Watching(self._master, self._depths, self._desk.registrations)
+        live = Live(self._end)
+        jobs = Jobs()
+        self._closes.append(jobs.close)
+        pages = Pages(site, watching, self._master, live)
+        letter_pages = LetterPages(site, Letters(self._desk.registrations), jobs, live)
+        return Starlette(routes=[*pages.routes, *letter_pages.routes])
