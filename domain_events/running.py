@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from domain_events.calling import Failed, call, call_async
@@ -72,8 +73,12 @@ class Runner:
         gate: Gate | None,
         context: Context,
         surroundings: Sequence[Surroundings] = (),
+        alert: Callable[[DomainEvent], object] | None = None,
     ) -> None:
-        """`context`: each event gets a copy of it. `gate`: None when events are handled one by one anyway."""
+        """`context`: each event gets a copy of it. `gate`: None when events are handled one by one anyway.
+
+        `alert`: takes alerts, if there are to be any.
+        """
         self.context = context
         self._consumer = consumer
         self._stop = stop
@@ -83,6 +88,7 @@ class Runner:
         self._reading = reading
         self._gate = gate
         self._surroundings = surroundings
+        self._settlement_of = partial(settlement_of, alert=alert)
         self._process = os.getpid()
 
     def run(self, delivery: Delivery) -> None:
@@ -188,7 +194,7 @@ class Runner:
         assert case.suspicion is not None
         failure = Failure.of_death(case.suspicion)
         outcome = SetAside(reason=failure.reason)
-        settlement = settlement_of(delivery, _progress(delivery), outcome, case.event, failure=failure)
+        settlement = self._settlement_of(delivery, _progress(delivery), outcome, case.event, failure=failure)
 
         def told(is_acked: bool) -> None:
             # Not sooner: if it comes again, it is condemned still. And not never: a person may send it again.
@@ -247,7 +253,7 @@ class Runner:
         except MalformedEvent as malformed:
             outcome = SetAside(reason=f"malformed: {malformed}")
             self._report(delivery.registration, None, 0.0, Failed(malformed), outcome)
-            settlement = settlement_of(delivery, _progress(delivery), outcome, None)
+            settlement = self._settlement_of(delivery, _progress(delivery), outcome, None)
             self._tell(delivery, garbage_id(delivery.properties, delivery.body), outcome, settlement)
             return settlement
         judge, event_id = self._judge, event.uuid_string
@@ -275,7 +281,7 @@ class Runner:
             failed.error, retries=event.retries, policy=registration.policy, spread=spread, reason=failed.reason
         )
         self._report(registration, event, seconds, failed, outcome)
-        settlement = settlement_of(delivery, _progress(delivery), outcome, event, failed.error)
+        settlement = self._settlement_of(delivery, _progress(delivery), outcome, event, failed.error)
         self._tell(delivery, event.uuid_string, outcome, settlement)
         return settlement
 

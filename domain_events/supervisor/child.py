@@ -158,6 +158,7 @@ class Child:
                     reading=watching.reading,
                     beat=self._beat,
                     beat_every=place.orders.beat_every,
+                    alerts=place.orders.alerts,
                 ),
             )
         except BaseException as error:

@@ -48,6 +48,7 @@ class Options:
     control: str | None = None
     lock: str | None = None
     watch: bool = False
+    alerts: bool = False
     check: bool = False
 
     @property
