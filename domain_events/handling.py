@@ -17,7 +17,7 @@ from domain_events.observers import Observer
 from domain_events.oversight import Oversight
 from domain_events.registration import Registration
 from domain_events.running import Runner
-from domain_events.settings import configured_brokers
+from domain_events.settings import Brokers, configured_brokers
 from domain_events.stopping import Stop
 from domain_events.transport.consumer import BEATS_EARLY, Consumer
 from domain_events.transport.parameters import prepare_parameters
@@ -83,6 +83,7 @@ def consume(
         oversight=overseer,
         lanes=helpers.lanes if helpers is not None else None,
         draining=gate.open if gate is not None else None,
+        alerts=_brokers_for_alerts(registrations[0], overseer),
     )
     runner = Runner(
         consumer,
@@ -95,6 +96,7 @@ def consume(
         context=contextvars.copy_context(),
         surroundings=surroundings.registered(),
         tracer=tracing.tracer,
+        alert=consumer.alerting.tell if consumer.alerting is not None else None,
     )
     try:
         if helpers is not None:
@@ -112,6 +114,13 @@ def consume(
             consumer.close()
     if consumer.error is not None:
         raise consumer.error
+
+
+def _brokers_for_alerts(registration: Registration, oversight: Oversight | None) -> Brokers | None:
+    """Where the handlers' own events go. None: no alerts are wanted, or nothing is sent from here."""
+    if oversight is None or not oversight.alerts:
+        return None
+    return configured_brokers(registration.connection_settings, "producer")
 
 
 def _need_helpers(registrations: Iterable[Registration]) -> bool:

@@ -39,3 +39,5 @@ class Oversight:
     """A sign of life of the I/O thread."""
     beat_every: float
     """Seconds between two signs of life, at most."""
+    alerts: bool = False
+    """Whether an event is sent about each event that is given up: see `alerts`."""

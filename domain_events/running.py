@@ -77,8 +77,12 @@ class Runner:
         context: Context,
         surroundings: Sequence[Surroundings] = (),
         tracer: Tracer | None = None,
+        alert: Callable[[DomainEvent], object] | None = None,
     ) -> None:
-        """`context`: each event gets a copy of it. `gate`: None when events are handled one by one anyway."""
+        """`context`: each event gets a copy of it. `gate`: None when events are handled one by one anyway.
+
+        `alert`: takes alerts, if there are to be any.
+        """
         self.context = context
         self._consumer = consumer
         self._stop = stop
@@ -89,6 +93,7 @@ class Runner:
         self._gate = gate
         self._surroundings = surroundings
         self._tracer = tracer
+        self._settlement_of = partial(settlement_of, alert=alert)
         self._process = os.getpid()
 
     def run(self, delivery: Delivery) -> None:
@@ -213,7 +218,7 @@ class Runner:
         assert case.suspicion is not None
         failure = Failure.of_death(case.suspicion)
         outcome = SetAside(reason=failure.reason)
-        settlement = settlement_of(delivery, _progress(delivery), outcome, case.event, failure=failure)
+        settlement = self._settlement_of(delivery, _progress(delivery), outcome, case.event, failure=failure)
 
         def told(is_acked: bool) -> None:
             # Not sooner: if it comes again, it is condemned still. And not never: a person may send it again.
@@ -277,7 +282,7 @@ class Runner:
     def _malformed(self, delivery: Delivery, malformed: MalformedEvent) -> Settlement:
         outcome = SetAside(reason=f"malformed: {malformed}")
         self._report(delivery.registration, None, 0.0, Failed(malformed), outcome)
-        settlement = settlement_of(delivery, _progress(delivery), outcome, None)
+        settlement = self._settlement_of(delivery, _progress(delivery), outcome, None)
         self._tell(delivery, garbage_id(delivery.properties, delivery.body), outcome, settlement)
         return settlement
 
@@ -303,7 +308,7 @@ class Runner:
             failed.error, retries=event.retries, policy=registration.policy, spread=spread, reason=failed.reason
         )
         self._report(registration, event, seconds, failed, outcome)
-        settlement = settlement_of(delivery, _progress(delivery), outcome, event, failed.error)
+        settlement = self._settlement_of(delivery, _progress(delivery), outcome, event, failed.error)
         self._tell(delivery, event.uuid_string, outcome, settlement)
         return settlement
 

@@ -35,6 +35,7 @@ signals:    TERM or INT: drain; a second INT, or QUIT: leave now; HUP: reload; U
 examples:
   domain-events-supervisor app.receivers --check
   domain-events-supervisor app.receivers --only printer --log-level debug
+  domain-events-supervisor app.receivers --alerts
   domain-events-supervisor app.receivers --processes printer=4 --grace 60 --lock /tmp/app.lock
   domain-events-supervisor app.receivers --broker amqp://guest:guest@localhost:5672/%2F
 """

@@ -169,6 +169,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
 
 SWITCHES: Mapping[str, str] = {
     "check": "import and validate, print the receivers as JSON, exit 0 or 78",
+    "alerts": "send an event about each dead letter, and about each receiver that fails or recovers",
     "watch": "for development: reload when files of the application change",
 }
 

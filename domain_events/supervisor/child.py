@@ -160,6 +160,7 @@ class Child:
                     reading=watching.reading,
                     beat=self._beat,
                     beat_every=place.orders.beat_every,
+                    alerts=place.orders.alerts,
                 ),
             )
         except BaseException as error:

@@ -130,6 +130,12 @@ class LogLine:
             self._reader.close()
 
 
+def leave_all() -> None:
+    """In a process that the master has forked and that has no line: those of the others are not its own."""
+    for line in list(_lines):
+        line.discard()
+
+
 def finish_in_master(timeout: float) -> None:
     """At the end of the master: wait until all that any child wrote is in the sinks, at most `timeout` seconds.
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from domain_events.alerts import has_id_of_alert
+from domain_events.bucket import full_bucket
 from domain_events.lifecycle import HookFailed
 from domain_events.registration import Registration
 from domain_events.supervisor import hanging, lines, strangers
@@ -22,6 +24,7 @@ from domain_events.supervisor.counting import Sums
 from domain_events.supervisor.crew import Crew
 from domain_events.supervisor.display import Display, Draining
 from domain_events.supervisor.exits import ChildExit, MasterExit, signal_name
+from domain_events.supervisor.herald import Herald
 from domain_events.supervisor.http_child import HttpChild
 from domain_events.supervisor.http_plan import HttpPlan
 from domain_events.supervisor.launch import remembered
@@ -34,7 +37,6 @@ from domain_events.supervisor.options import Options
 from domain_events.supervisor.posts import HttpOrders, Orders, posts_of
 from domain_events.supervisor.process import Process
 from domain_events.supervisor.reports import Delayed, Worn
-from domain_events.supervisor.restarts import full_bucket
 from domain_events.supervisor.seats import Seat, end_all
 from domain_events.supervisor.shm import Arena
 from domain_events.supervisor.signals import SignalSocket
@@ -155,6 +157,7 @@ class Master:
             else None
         )
         self._watch = Watch(source_directories(), now) if options.watch else None
+        self._herald = Herald(registrations, self._rules, self._selector) if options.alerts else None
         self._nursery = Nursery(
             self._arena,
             log_records_dropped=dropped,
@@ -165,10 +168,12 @@ class Master:
                 self._display.close,
                 self._changes.close_descriptors,
                 *([lock.close] if lock else []),
+                *([self._herald.close_descriptors] if self._herald else []),
                 *([self._control.close_descriptors] if self._control else []),  # the file of the socket stays
                 *([self._http.close_descriptors] if self._http else []),
             ),
         )
+        # It bounds what a machine suffers when every receiver crashes at once, whatever their back-offs say.
         self._bucket = full_bucket(options.spawn_rate, now)
         self._logs_until = now
         self._awake_since = now
@@ -206,6 +211,7 @@ class Master:
                 self._changes.advance(now)
                 self._check_giving_up(now)
                 self._look_at_files(now)
+                self._send_alerts(now)
             self._fork_next(now)
             self._look_after_http(now)
             self._show(now)
@@ -286,6 +292,7 @@ class Master:
             times.append(give_up_at(self._crew.slots, self._options.give_up_after))
             times.append(self._changes.due)
             times.append(self._watch.due if self._watch else None)
+            times.append(self._herald.due(self._crew.seats, now) if self._herald else None)
         return min((at for at in times if at is not None), default=None)
 
     def _apply(self, seat: Seat, event: Event, now: float) -> None:
@@ -359,6 +366,7 @@ class Master:
         seat = min(waiting, key=lambda seat: seat.slot.due)
         seat.record.clear()
         seat.culprits = ()
+        seat.had_alert = False
         seat.worn = ""
         try:
             process = self._nursery.fork(seat.source, self._orders(seat), self._processes)
@@ -390,6 +398,10 @@ class Master:
             # What a reload has brought counts when it has come to stay.
             self._http.advance(now, None if self._changes.is_reloading else self._changes.source)
 
+    def _send_alerts(self, now: float) -> None:
+        if self._herald is not None:
+            self._herald.look(self._crew.seats, now, partial(self._nursery.send_out, siblings=self._processes))
+
     def _orders(self, seat: Seat) -> Orders:
         beat_every = _SLOWEST_BEAT
         if self._options.hang_timeout:
@@ -403,6 +415,7 @@ class Master:
             orphan_patience=self._options.grace + self._options.kill_after,
             beat_every=beat_every,
             lifespan=self._options.lifespan,
+            alerts=self._options.alerts,
         )
 
     def _hear(self, seat: Seat, process: Process) -> None:
@@ -444,6 +457,7 @@ class Master:
         now = time.monotonic()
         asked = seat.slot.state is State.DRAINING
         in_flight = seat.in_flight
+        seat.had_alert = any(has_id_of_alert(event.id) for event in seat.record.in_hand)
         last = LastExit(ending=ending, at=time.time(), in_flight=in_flight)
         cause = seat.replaced_for if asked else cause_of(seat.slot, ending, in_hand=in_flight is not None)
         if cause:  # else it leaves for good
@@ -608,7 +622,11 @@ class Master:
             self._http.close()
         self._changes.close_descriptors()
         self._nursery.close()
-        left = strangers.end_all(_STRANGERS, ours=[loader.pid for loader in self._changes.loaders])
+        ours = [loader.pid for loader in self._changes.loaders]
+        if self._herald is not None:
+            ours += self._herald.pids
+            self._herald.close()
+        left = strangers.end_all(_STRANGERS, ours=ours)
         if left:
             logger.info("ended what handlers have left behind: %s", ", ".join(map(str, left)))
         self._selector.close()

@@ -33,6 +33,14 @@ class Ends:
     given: tuple[int, ...] = ()  # what only this child gets
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """A process that does one thing and ends."""
+
+    pid: int
+    answers: int  # a pipe: what it has to say; at the end of it the process ends, or has ended
+
+
 class Source(Protocol):
     """Where the code of receivers is imported, and children of it can be made."""
 
@@ -135,11 +143,7 @@ class Nursery:
             def abandon() -> None:
                 os.close(status)
                 os.close(stacks)
-                os.close(self._lifeline_end)
-                for sibling in siblings:
-                    sibling.close_descriptors()
-                for close in self._let_go:
-                    close()
+                self._abandon(siblings)
 
             pid = source.fork(orders, ends, abandon)
             undo.pop_all()
@@ -148,10 +152,35 @@ class Nursery:
         log.in_master()
         return Process(pid, status, stacks, log)
 
+    def send_out(self, main: Callable[[int, Mask], int], siblings: Iterable[Process]) -> Errand:
+        """A process that calls `main` with the pipe to write to. Raises OSError, or HookFailed of a before_fork hook.
+
+        Nobody watches over it: it is reaped as what handlers leave behind.
+        """
+        with ExitStack() as undo:
+            answers, answers_end = self._pipe(undo)
+
+            def abandon() -> None:
+                os.close(answers)
+                self._abandon(siblings)
+
+            run_before_fork()
+            pid = spawn(partial(main, answers_end), abandon)
+            undo.pop_all()
+        os.close(answers_end)
+        return Errand(pid=pid, answers=answers)
+
     def close(self) -> None:
         """Every child that is left takes itself for an orphan."""
         os.close(self._lifeline)
         os.close(self._lifeline_end)
+
+    def _abandon(self, siblings: Iterable[Process]) -> None:
+        os.close(self._lifeline_end)
+        for sibling in siblings:
+            sibling.close_descriptors()
+        for close in self._let_go:
+            close()
 
     @staticmethod
     def _pipe(undo: ExitStack) -> tuple[int, int]:

@@ -51,6 +51,7 @@ class Options:
     http: Address | None = None
     http_token_file: str | None = None
     watch: bool = False
+    alerts: bool = False
     check: bool = False
 
     @property

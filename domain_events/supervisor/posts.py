@@ -60,6 +60,7 @@ class Orders:
     orphan_patience: float  # that an orphan has for the event in hand
     beat_every: float
     lifespan: Lifespan
+    alerts: bool = False  # whether it tells others of what it gives up
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Orders:

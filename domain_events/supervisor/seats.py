@@ -45,6 +45,7 @@ class Seat:
     is_leaving: bool = False  # will not be filled again
     replaced_for: str = ""  # the cause why another takes its place
     culprits: tuple[str, ...] = ()  # ids of the events because of which its child was found to hang
+    had_alert: bool = False  # its last child died with an alert in hand
     look_at: float | None = None  # when to look again whether it hangs
     heir: Seat | None = None  # who goes on in its place
     final: Counters | None = None  # what it has counted, once it is removed

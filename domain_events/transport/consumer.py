@@ -24,6 +24,7 @@ from domain_events.oversight import Oversight
 from domain_events.registration import Registration
 from domain_events.settings import Broker
 from domain_events.stopping import Stop
+from domain_events.transport.alerting import Alerting
 from domain_events.transport.connection import Connection
 from domain_events.transport.copying import Copying
 from domain_events.transport.direct import DirectConnection
@@ -75,13 +76,14 @@ class Consumer:
         oversight: Oversight | None = None,
         lanes: Mapping[str, Lane] | None = None,
         draining: Callable[[], None] | None = None,
+        alerts: Sequence[Broker] | None = None,
         renewed_every: float = RENEWED_EVERY,
         patience: float = LONGEST_SILENCE,
     ) -> None:
         """`lanes`: of those receivers whose deliveries `take` does not return, by name.
 
-        `draining` is called when a stop has begun, and everything that waits in lanes is taken back. `patience`:
-        seconds for the broker to answer each request of a subscription.
+        `draining` is called when a stop has begun, and everything that waits in lanes is taken back. `alerts`: where
+        they go, if there are to be any. `patience`: seconds for the broker to answer each request of a subscription.
         """
         names = ",".join(registration.name for registration in registrations)
         self.error: BaseException | None = None
@@ -102,6 +104,7 @@ class Consumer:
             self._io, brokers, name=f"receiver {names}", opened=self._on_opened, lost=self._on_lost
         )
         self._copying = Copying(self._io, brokers, name=f"receiver {names} (copies)", settled=self._finish_when_settled)
+        self.alerting = None if alerts is None else Alerting(self._io, alerts, name=f"receiver {names}")
         self._renewing = Renewing(
             self._io,
             self._those_that_consume,
@@ -214,6 +217,8 @@ class Consumer:
         self._done.clear()
         self._connection.forget()
         self._copying.forget()
+        if self.alerting is not None:
+            self.alerting.forget()
 
     def _lend(self) -> DirectConnection | None:
         """The connection, to be read by the thread that handles events."""
@@ -412,7 +417,13 @@ class Consumer:
     def _finish(self) -> None:
         self._finishing = True
         self._renewing.stop()
-        self._connection.close(lambda: self._copying.close(self._say_end))
+        self._connection.close(lambda: self._copying.close(self._take_leave))
+
+    def _take_leave(self) -> None:
+        if self.alerting is not None:
+            self.alerting.close(self._say_end)
+        else:
+            self._say_end()
 
     def _say_end(self) -> None:
         self._io.loop.remove_handler(self._stop.fileno())

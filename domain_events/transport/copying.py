@@ -109,6 +109,8 @@ class Copying:
                 self._ack_later(delivery, settling)
             else:
                 self._ack(delivery)
+            if copy.confirmed is not None:
+                copy.confirmed()
         elif self._is_draining:
             subscription.give_back(delivery.tag)
             self._settled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,6 +27,8 @@ class Copy:
 
     queue: Queue
     properties: BasicProperties
+    confirmed: Callable[[], object] | None = None
+    """Called in the I/O thread when the broker has the copy; cheap, and raises nothing."""
 
 
 Settlement: TypeAlias = Ack | GiveBack | Copy

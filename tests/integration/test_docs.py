@@ -163,6 +163,7 @@ def place_order() -> None:
 HELPERS: dict[str, Callable[[], Any]] = {
     "printer": Anything,
     "crm": Anything,
+    "mail": Anything,
     "Order": Anything,
     "Invoice": Anything,
     "receiver": Receiver,

@@ -27,7 +27,7 @@ def test_the_table_of_flags_is_that_of_the_parser() -> None:
             twin, meaning = rows.pop(f"{flag.option} {flag.metavar}")
             assert meaning == flag.help
             assert twin == f"`{flag.variable}`" if flag.twin else "DOMAIN_EVENT_BROKER" in twin
-    assert set(rows) == {"MODULE ...", "--check", "--watch", "--version", "--help`, `-h"}
+    assert set(rows) == {"MODULE ...", "--check", "--alerts", "--watch", "--version", "--help`, `-h"}
 
 
 def test_the_flags_in_the_documents_are_those_of_the_command() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain_events.bucket import full_bucket
 from domain_events.supervisor.exits import Ending
-from domain_events.supervisor.restarts import Backoff, full_bucket
+from domain_events.supervisor.restarts import Backoff
 from domain_events.supervisor.slots import (
     DUMP_TIME,
     RESTING,
