@@ -16,6 +16,7 @@ from domain_events.cli.operator import (
     send,
     status,
     topology,
+    watch,
 )
 from domain_events.cli.operator.output import OutputFailed, flush, say, tolerate_any_text
 from domain_events.cli.operator.parsing import Parser, UsageError
@@ -39,6 +40,7 @@ examples:
   domain-events topology plan app.receivers
   domain-events explain user.disabled app.receivers
   domain-events send user.disabled '{"user_id": 1}'
+  domain-events watch 'user.#'
 """
 
 
@@ -59,6 +61,7 @@ NOUNS: Sequence[Noun] = (
     topology,
     explain,
     send,
+    watch,
 )
 
 

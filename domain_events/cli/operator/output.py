@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,8 @@ from domain_events.errors import DomainEventError
 from domain_events.showing import printable
 
 PROGRAM = "domain-events"
+
+_has_been_left = False
 
 
 class OutputFailed(DomainEventError):
@@ -42,8 +45,22 @@ def _readers_may_leave() -> Iterator[None]:
         # What is still in the buffer must not fail once more at the end of the process.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        global _has_been_left
+        _has_been_left = True
         if not isinstance(error, BrokenPipeError):
             raise OutputFailed(f"cannot write to stdout: {error.strerror}") from error
+
+
+def somebody_reads() -> bool:
+    """Whether stdout still leads to somebody; of a pipe it is known when its reader has left."""
+    if sys.stdout is None or _has_been_left:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # POLLERR comes unasked: poll(2)
+        return not any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no descriptor, as where a test or a caller has put something else there
+        return True
 
 
 def say(text: str) -> None:

@@ -10,6 +10,9 @@ from typing import TypeAlias
 Paint: TypeAlias = Callable[[str, str], str]
 """From a column's title and a padded cell to the same in colour."""
 
+LOOKED_AT = 8
+"""Characters for each column, of which some have no width."""
+
 _MARK = "…"
 
 
@@ -61,6 +64,13 @@ def shortened(text: str, width: int) -> str:
         return text
     head = (width - 1) * 2 // 3
     return f"{_cut(text, head)}{_MARK}{_cut(text[::-1], width - 1 - head)[::-1]}"
+
+
+def beginning(text: str, width: int) -> str:
+    """What fits, and a mark when that is not all. Of a text of megabytes only so much is looked at."""
+    head = text[: LOOKED_AT * width]
+    cut = _cut(head, width)
+    return cut if len(cut) == len(text) else f"{_cut(head, width - 1)}{_MARK}"
 
 
 def _cut(text: str, width: int) -> str:

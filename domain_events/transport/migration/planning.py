@@ -65,7 +65,7 @@ def orphans(receivers: Sequence[FoundReceiver], listing: Listing) -> list[Differ
         Difference(kind=Kind.ORPHAN, receiver=name, queue=queues[0].name, events=total(queues), consumers=0)
         for name in names
         if name not in known and owner(name) is None
-        if (queues := queues_of(name, listing)) and not any(queue.consumers for queue in queues)
+        if (queues := queues_of(name, listing)) and not any(queue.consumers or queue.exclusive for queue in queues)
     ]
 
 
