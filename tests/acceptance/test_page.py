@@ -341,6 +341,23 @@ def test_outside_of_loopback_numbers_need_the_token_too(deployed: Deployed) -> N
     assert site.ask("/livez", headers={"Host": "shop.example"}).status == 200
 
 
+def test_behind_a_proxy_it_is_asked_by_other_names(deployed: Deployed) -> None:
+    deployed.app.write("1", "receive('one')\n")
+    deployed.env |= ENV
+    site = Site(deployed.start(*ANY, "--http-hosts", "shop.example", children=1))
+    proxied = {"Host": "shop.example", "X-Forwarded-Proto": "https", "Origin": "https://shop.example"}
+    assert site.ask("/livez", headers={"Host": "evil.example"}).status == 421
+    assert site.ask("/", headers=proxied).status == 401
+    answer = site.ask("/login", form={"token": TOKEN}, headers=proxied)
+    assert answer.status == 303
+    assert "Secure" in answer.headers["set-cookie"]
+    page = site.ask("/", headers={**proxied, "Cookie": answer.cookie})
+    form = {"receiver": "one", "form_token": hidden(page)["form_token"]}
+    headers = {**proxied, "Cookie": answer.cookie}
+    assert site.ask("/restart", form=form, headers={**headers, "Origin": site.url}).status == 403
+    assert site.ask("/restart", form=form, headers=headers).status == 200
+
+
 # What may be done
 
 
