@@ -13,7 +13,7 @@ import pytest
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-pytest_plugins = ["tests.brokers", "tests.databases", "tests.processes", "tests.service_manager"]
+pytest_plugins = ["tests.brokers", "tests.browsers", "tests.databases", "tests.processes", "tests.service_manager"]
 
 _left_out = pytest.StashKey[int]()
 

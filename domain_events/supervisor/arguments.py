@@ -163,6 +163,12 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             help="who has the token may change things, and a HOST outside of loopback needs one "
             "(default: $CREDENTIALS_DIRECTORY/http-token, or DOMAIN_EVENTS_HTTP_TOKEN)",
         ),
+        Flag(
+            name="http_hosts",
+            parse=options.hosts,
+            metavar="A,B",
+            help="names by which a proxy before a loopback address is asked; others are refused there",
+        ),
     ),
 }
 

@@ -169,7 +169,7 @@ class HttpChild:
         self._log_line(logging.INFO, "http_start", process, address=self._address)
 
     def _forked(self, source: Source, listener: socket.socket) -> Process:
-        orders = HttpOrders(slot=SLOT, master=os.getpid(), address=self._address, host=self._place.name)
+        orders = HttpOrders(slot=SLOT, master=os.getpid(), address=self._address)
         with ExitStack() as theirs, ExitStack() as undo:
             undo.callback(self._close_conversations)
             given = [theirs.enter_context(listener.dup())]

@@ -49,7 +49,7 @@ def plan_http(options: Options, environ: Mapping[str, str], serve: Serve | None)
             f"--http {options.http} can be reached from outside: this needs a token, by --http-token-file, "
             f"$CREDENTIALS_DIRECTORY/http-token or {TOKEN_VARIABLE}; or bind to {place.name}'s loopback, as 127.0.0.1"
         )
-    return HttpPlan(place=place, service=HttpService(serve=serve, token=token))
+    return HttpPlan(place=place, service=HttpService(serve=serve, token=token, hosts=(place.name, *options.http_hosts)))
 
 
 def missing_packages(names: Iterable[str]) -> list[str]:

@@ -41,7 +41,7 @@ class Desk:
     asking: socket.socket
     acting: socket.socket
     address: str
-    host: str  # as it was asked for
+    hosts: Sequence[str]  # by which it may be asked, beside its address
     token: str | None = field(repr=False)
     serving: Callable[[], object]
     """To be called when requests are answered from now on."""
@@ -59,6 +59,7 @@ class HttpService:
 
     serve: Serve
     token: str | None = field(repr=False)
+    hosts: Sequence[str] = ()  # by which it may be asked, beside its address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,7 @@ class HttpProcess:
             asking=asking,
             acting=acting,
             address=place.orders.address,
-            host=place.orders.host,
+            hosts=place.service.hosts,
             token=place.service.token,
             serving=Reporter(place.status_fd).booted,
         )

@@ -15,6 +15,7 @@ from domain_events.supervisor.restarts import Backoff
 from domain_events.supervisor.slots import Rules
 from domain_events.supervisor.wear import Lifespan
 
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", re.IGNORECASE)
 
 
@@ -50,6 +51,7 @@ class Options:
     lock: str | None = None
     http: Address | None = None
     http_token_file: str | None = None
+    http_hosts: tuple[str, ...] = ()
     watch: bool = False
     alerts: bool = False
     check: bool = False
@@ -175,3 +177,12 @@ log_level = one_of(*LEVELS, change=str.upper)
 log_format = one_of(*FORMATS, change=str.lower)
 ready = one_of("booted", "consuming")
 http_address = address
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    """Names of hosts, separated by commas, in lower case."""
+    found = names(text)
+    for name in found:
+        if not _HOST.fullmatch(name):
+            raise ValueError(f"{name!r} must be the name of a host, without scheme and port, as shop.example.com")
+    return tuple(name.lower() for name in found)

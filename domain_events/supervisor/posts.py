@@ -45,7 +45,6 @@ class HttpOrders:
     slot: str  # its name in the logs
     master: int  # its pid
     address: str  # where it serves, for people
-    host: str  # as it was asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ class Application:
             Route("/metrics", scraping.metrics),
             Mount("/", self._page),
         ]
-        self.asgi = Guard(Starlette(routes=routes), loopback_hosts(host, desk.host) if self._is_local else None)
+        self.asgi = Guard(Starlette(routes=routes), loopback_hosts(host, *desk.hosts) if self._is_local else None)
 
     def close(self) -> None:
         for close in self._closes:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from domain_events.version import __version__
 from domain_events.web.asking import MasterGone, MasterSilent
 from domain_events.web.doors import NO_TOKEN, Doors, Refused
 from domain_events.web.rendering import Templates
@@ -17,7 +18,7 @@ Page = Callable[[Request], Awaitable[Response]]
 class Site:
     def __init__(self, doors: Doors, address: str) -> None:
         self.doors = doors
-        self._templates = Templates(address=address)
+        self._templates = Templates(address=address, version=__version__)
 
     def page(self, show: Page) -> Page:
         """With the door in front of it, and errors as pages."""

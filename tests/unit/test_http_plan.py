@@ -64,7 +64,7 @@ def test_outside_of_loopback_a_token_is_needed(host: str) -> None:
         plan_http(options, {}, serve)
     plan = plan_http(options, {TOKEN_VARIABLE: TOKEN}, serve)
     assert plan is not None
-    assert plan.service == HttpService(serve=serve, token=TOKEN)
+    assert plan.service == HttpService(serve=serve, token=TOKEN, hosts=(host,))
     assert TOKEN not in repr(plan)
 
 

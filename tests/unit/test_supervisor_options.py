@@ -48,6 +48,7 @@ EACH: Mapping[str, tuple[str, object]] = {
     "lock": ("/l", "/l"),
     "http": (":9100", Address("127.0.0.1", 9100)),
     "http_token_file": ("/t", "/t"),
+    "http_hosts": ("Shop.example, b", ("shop.example", "b")),
 }
 
 
@@ -132,6 +133,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("log-format", "xml"),
         ("ready", "soon"),
         ("lock", " "),
+        ("http-hosts", "https://shop.example"),
+        ("http-hosts", "shop.example:80"),
     ],
 )
 def test_a_bad_value_names_the_flag_or_the_variable_it_came_from(flag: str, text: str) -> None:
