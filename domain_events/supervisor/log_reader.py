@@ -20,7 +20,7 @@ _CHUNK = 16 * 1024  # bytes: what a master that is killed has read and not writt
 
 
 class LogReader:
-    def __init__(self, slot: str, fd: int, sinks: Sinks, on_dropped: Callable[[int], object]) -> None:
+    def __init__(self, slot: str, fd: int, sinks: Sinks, on_dropped: Callable[[int], object] = lambda n: None) -> None:
         """`slot`: of the child, for the logs; `fd`: of the pipe. `on_dropped` is told how many are lost."""
         self._slot = slot
         self._fd = fd

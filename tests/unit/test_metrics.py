@@ -198,6 +198,15 @@ def test_the_page_about_monitoring_names_all_of_them() -> None:
     assert {row[0].strip("`") for row in table("docs/monitoring.md", "`cause`")[1:]} == set(Cause)
 
 
+def test_who_does_not_ask_for_metrics_does_not_load_prometheus_client() -> None:
+    code = (
+        "import sys, domain_events, domain_events.cli.supervisor, domain_events.cli.operator.command\n"
+        "import domain_events.supervisor.master\n"
+        "assert 'prometheus_client' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_without_prometheus_client_the_error_names_the_extra() -> None:
     code = "import sys; sys.modules['prometheus_client'] = None; import domain_events.metrics"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
