@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, assert_type
 from uuid import UUID, uuid4
 
+from opentelemetry.trace import NoOpTracerProvider
+
 from domain_events import (
     DEFAULT,
     AccessRefused,
@@ -48,6 +50,7 @@ from domain_events import (
     send_domain_event,
     send_domain_events,
 )
+from domain_events.opentelemetry import instrument
 
 assert_type(__version__, str)
 
@@ -223,6 +226,8 @@ class CountsRetries(NullObserver):
 observer: Observer = CountsRetries()
 assert_type(observe(CountsRetries()), CountsRetries)
 observe(print)  # type: ignore[type-var]
+instrument()
+instrument(NoOpTracerProvider())
 
 
 # Errors: one tree, and Python's own kinds where one fits
