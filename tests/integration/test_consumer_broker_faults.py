@@ -163,10 +163,10 @@ def test_a_queue_that_hangs_stops_its_receiver_alone_and_the_log_says_so(
     sender.send(unique + "key", "before")
     process = f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{hanging}">>)), '
     node.ctl("eval", process + "sys:suspend(amqqueue:get_pid(Q)).")
-    with Running(receiver, node.url, patience=0.4) as running:
+    with Running(receiver, node.url, patience=2.0) as running:
         running.wait(lambda: running.receivers == [healthy], "the event of the healthy one")
         running.wait(lambda: caplog.text.count(f"receiver {hanging} does not consume") >= 2, "two tries")
-        assert "the broker has not answered for 0.4 s" in caplog.text
+        assert "the broker has not answered for 2 s" in caplog.text
         assert running.told.times == 0
         node.ctl("eval", process + "sys:resume(amqqueue:get_pid(Q)).")
         running.wait(lambda: running.told.times == 1, "it consumes")
@@ -181,12 +181,12 @@ def test_a_channel_that_hangs_is_noticed_and_what_it_held_comes_again(
     name, key = node_queues.forget_after(unique + "r"), unique + "key"
     receiver = Receiver(node.url)
     receiver.register(Seen(), name, [key])
-    with Running(receiver, node.url, patience=0.4, renewed_every=0.4) as running:
+    with Running(receiver, node.url, patience=2.0, renewed_every=0.4) as running:
         running.wait(lambda: running.told.times == 1, "it consumes")
         node.ctl("eval", f"[catch sys:suspend(P, 1000) || {CONSUMING}].")
         Sender(node.url).send(key, 1)
         running.wait(lambda: running.receivers == [name], "the event")
-    assert "has not answered for 0.8 s; connecting again" in caplog.text
+    assert "has not answered for 4 s; connecting again" in caplog.text
 
 
 def test_headers_are_cut_to_what_fits_into_the_frames_of_this_broker(

@@ -46,8 +46,8 @@ pytestmark = pytest.mark.owns_broker
 
 T = TypeVar("T")
 PASSWORD = "hunter2%2F"
-BOUND = 3.0
-"""Seconds that a send may take longer than its timeout, on a machine that is busy."""
+BOUND = 30.0
+"""Seconds that a send may take longer than its timeout, on a machine that is very busy. What hangs takes for ever."""
 
 # In one call: each one of rabbitmqctl takes a second. set_permissions ends with: configure, write, read.
 USERS = """
@@ -177,7 +177,7 @@ def test_a_broker_that_accepts_and_says_nothing_is_a_failed_connection(node: Bro
 
 def test_a_name_that_does_not_resolve_is_a_failed_connection() -> None:
     sender = Sender("amqp://guest:hunter2@no-such-host.invalid")
-    fails(sender, ConnectionFailed, "no-such-host.invalid", timeout=0.5)
+    fails(sender, ConnectionFailed, "no-such-host.invalid", timeout=3.0)
 
 
 def test_what_is_no_broker_is_a_failed_connection() -> None:
@@ -230,7 +230,7 @@ def test_a_broker_short_of_memory_blocks_and_what_waits_goes_out_when_it_is_over
     try:
         # A broker says that it is blocked when it is given something, which is on its way then.
         with pytest.raises(SendTimeout, match=r"may have arrived \(the broker takes no events at the moment"):
-            sender.send(unique + "key", "perhaps", timeout=1)
+            sender.send(unique + "key", "perhaps", timeout=4)
         fails(sender, BrokerBlocked, "the broker takes no events at the moment", timeout=0.5, key=unique + "key")
         waiting: list[DomainEvent] = []
         thread = threading.Thread(
@@ -425,7 +425,7 @@ def test_a_virtual_host_that_is_deleted_under_a_sender_is_refused_from_then_on(n
 
 def test_a_limit_of_connections_is_waited_for(node: Broker) -> None:
     sender = Sender(login(node, "limited"))
-    fails(sender, ConnectionFailed, "limit", timeout=1.0)
+    fails(sender, ConnectionFailed, "limit", timeout=3.0)
     node.ctl("clear_user_limits", "limited", "all")
     sender.send("a.b", 1)
 
@@ -436,7 +436,7 @@ def test_a_limit_of_connections_is_waited_for(node: Broker) -> None:
 def test_a_certificate_that_nobody_vouches_for_is_a_tls_failure(node: Broker) -> None:
     url = node.tls_url.replace("guest:guest", f"anyone:{PASSWORD}")
     sender = Sender(url)
-    error = fails(sender, TLSFailed, "certificate is not signed by", timeout=1.0)
+    error = fails(sender, TLSFailed, "certificate is not signed by", timeout=3.0)
     assert isinstance(error, ConnectionFailed)
     trusting = Sender(f"{url}?cacertfile={node.cafile}")
     trusting.send("a.b", 1)
@@ -446,12 +446,12 @@ def test_a_certificate_that_nobody_vouches_for_is_a_tls_failure(node: Broker) ->
 def test_a_certificate_for_another_name_is_a_tls_failure(node: Broker) -> None:
     url = node.tls_url.replace("guest:guest", f"anyone:{PASSWORD}")
     sender = Sender(f"{url}?cacertfile={node.cafile}&server_name_indication=broker.example")
-    fails(sender, TLSFailed, "broker.example", timeout=1.0)
+    fails(sender, TLSFailed, "broker.example", timeout=3.0)
 
 
 def test_tls_where_the_broker_speaks_none_is_a_tls_failure(node: Broker) -> None:
     sender = Sender(login(node, "anyone").replace("amqp://", "amqps://"))
-    fails(sender, TLSFailed, "TLS failed", timeout=1.0)
+    fails(sender, TLSFailed, "TLS failed", timeout=3.0)
 
 
 def test_no_tls_where_the_broker_wants_it_is_a_failed_connection(node: Broker) -> None:
@@ -483,7 +483,7 @@ def test_a_node_that_refuses_decides_nothing_while_others_are_down(node: Broker,
         sender = Sender(
             [url, url.rpartition("/")[0] + "/no-such-place", node.url.rpartition("/")[0] + "/no-such-place"]
         )
-        error = fails(sender, ConnectionFailed, "no-such-place", timeout=1.0)
+        error = fails(sender, ConnectionFailed, "no-such-place", timeout=3.0)
         assert str(urlsplit(url).port) in str(error)  # both are told
         with repair():
             sent = sender.send(unique + "key", 1)
