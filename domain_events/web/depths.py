@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from domain_events.transport.migration.work import by_brokers
 from domain_events.transport.script import Steps
 from domain_events.transport.session import Another, Session
 from domain_events.transport.topology import dead_letter_queue_name, retry_queue
+
+logger = logging.getLogger(__name__)
 
 _TIMEOUT = 5.0  # seconds for one look at one broker
 _REST = 10.0  # seconds for which a broker that did not answer is left alone
@@ -67,8 +69,7 @@ class Depths:
                 self._leaving.cancel()
             self._leaving = loop.call_later(_IDLE, self._leave)
         if self._looking is not None and patience > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._looking), patience)
+            await asyncio.wait([self._looking], timeout=patience)
         return self.latest
 
     def close(self) -> None:
@@ -78,7 +79,9 @@ class Depths:
     def _looked(self, looking: asyncio.Future[None]) -> None:
         self._looking = None
         self._looked_at = time.monotonic()
-        looking.result()
+        if looking.exception() is not None:
+            self.latest = {}  # rather than what was true once
+            logger.error("the depths of queues are not known", exc_info=looking.exception())
 
     def _leave(self) -> None:
         self._thread.submit(self._leave_all)
