@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -109,12 +108,22 @@ def queue_grows(scene: Scene) -> list[Step]:
     scene.consume()
     for n in range(60):
         scene.send(n=n)
-    keep_sending = threading.Thread(target=lambda: [scene.send(n=n) for n in range(60, 100) if not time.sleep(0.1)])
+    is_seen = threading.Event()
+    sending = threading.Thread(target=lambda: [scene.send(n=n) for n in range(600) if not is_seen.wait(0.1)])
+
+    def stop_sending() -> None:
+        is_seen.set()
+        sending.join(DEADLINE)
+
     return [
         step("domain-events explain", r"queue printer: \d+ events ready, 1 consumer"),
         step("domain-events status", "printer +consuming"),
-        step("domain-events watch", "order.placed", before=keep_sending.start),
-        step("domain-events metrics", r'domain_events_handler_seconds_count{receiver="printer"} [1-9]'),
+        step("domain-events watch", "order.placed", before=sending.start),
+        step(
+            "domain-events metrics",
+            r'domain_events_handler_seconds_count{receiver="printer"} [1-9]',
+            before=stop_sending,
+        ),
         step("domain-events scale", changes=True),
         step("domain-events explain", "4 consumers"),
     ]
