@@ -310,7 +310,7 @@ def test_what_takes_too_long_wears_out_or_is_refused_has_its_cause_too(connected
     wait_until(lambda: restarts(connected, "worn") == {"recycle": 1}, DEADLINE, "it is replaced")
     wait_numbers(connected, "worn", handled=15)
     assert set(restarts(connected, "refused")) == {"configuration"}
-    assert numbers(connected)["refused"]["state"] == "failed"
+    wait_until(lambda: numbers(connected)["refused"]["state"] == "failed", DEADLINE, "between two tries")
     assert master.lines("child_exit", code=78)
     assert connected.stop() == 0
 
