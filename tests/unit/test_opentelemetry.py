@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 from domain_events import DomainEvent, Retry, tracing
-from domain_events.errors import SendError, SendTimeout
+from domain_events.errors import ConnectionFailed, SendError, SendTimeout
 from domain_events.guarding import told
 from domain_events.observers import registered
 from domain_events.opentelemetry import instrument
@@ -145,13 +145,28 @@ def test_many_events_have_a_span_each_and_one_for_all_of_them(traces: Traces) ->
 
 
 def test_an_event_that_is_not_confirmed_has_a_span_that_says_why(traces: Traces) -> None:
-    error = SendTimeout("no confirm within 1 s")
-    send(*(DomainEvent("user.made", n) for n in range(3)), errors=[None, error, None])
-    statuses = [span.status.status_code for span in traces.all("create domain-events:user.made")]
-    assert statuses == [StatusCode.UNSET, StatusCode.ERROR, StatusCode.UNSET]
+    send(DomainEvent("user.made", 1), errors=[SendTimeout("no confirm within 1 s")])
+    span = traces.one("send domain-events:user.made")
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "no confirm within 1 s")
+    assert attributes(span)["error.type"] == "domain_events.errors.SendTimeout"
+    assert [event.name for event in span.events] == ["exception"]
+
+
+def test_of_many_the_common_span_tells_which_are_not_confirmed_and_why(traces: Traces) -> None:
+    errors: list[SendError | None] = [None] * 300
+    errors[7] = SendTimeout("no confirm within 1 s")
+    errors[9] = ConnectionFailed("not sent")
+    send(*(DomainEvent("user.made", n, uuid_string=f"id-{n}") for n in range(300)), errors=errors)
     together = traces.one("send domain-events")
     assert (together.status.status_code, together.status.description) == (StatusCode.ERROR, "no confirm within 1 s")
-    assert attributes(together)["error.type"] == "domain_events.errors.SendTimeout"
+    assert [
+        dict(event.attributes or {}) for event in together.events if event.name == "domain_events.not_confirmed"
+    ] == [
+        {"messaging.message.id": "id-7", "error.type": "domain_events.errors.SendTimeout"},
+        {"messaging.message.id": "id-9", "error.type": "domain_events.errors.ConnectionFailed"},
+    ]
+    assert len(together.links) == 128
+    assert len(traces.all("create domain-events:user.made")) == 300
 
 
 def test_a_send_that_is_cancelled_ends_its_span(traces: Traces) -> None:
