@@ -11,9 +11,9 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 try:
     from opentelemetry import context, propagate, trace
@@ -140,15 +140,15 @@ class _OpenTelemetry(NullObserver):
     @contextmanager
     def arrives(self, arrival: Arrival) -> Iterator[None]:
         process = os.getpid()
-        begun = self._begin(arrival)
+        span = self._begin(arrival)
         try:
             yield
         finally:
             # What the handler forked, and did not end, has no span of its own.
-            if begun is not None and os.getpid() == process:
-                self._end(*begun)
+            if span is not None and os.getpid() == process:
+                self._end(span)
 
-    def _begin(self, arrival: Arrival) -> tuple[Span, Token[Span | None], Token[Any]] | None:
+    def _begin(self, arrival: Arrival) -> Span | None:
         try:
             before = context.get_current()
             ambient = trace.get_current_span(before).get_span_context()
@@ -161,15 +161,16 @@ class _OpenTelemetry(NullObserver):
                 attributes=_attributes(arrival),
                 links=_links(sender, ambient),
             )
-            return span, _span.set(span), context.attach(trace.set_span_in_context(span, with_sender))
+            # Never reset: the context is this event's own, and ends with it.
+            _span.set(span)
+            context.attach(trace.set_span_in_context(span, with_sender))
+            return span
         except Exception as error:  # noqa: BLE001 - as above
             self._log(error)
             return None
 
-    def _end(self, span: Span, before: Token[Span | None], attached: Token[Any]) -> None:
+    def _end(self, span: Span) -> None:
         try:
-            context.detach(attached)
-            _span.reset(before)
             span.end()
         except Exception as error:  # noqa: BLE001 - as above
             self._log(error)

@@ -25,6 +25,7 @@ from domain_events.observers import registered
 from domain_events.opentelemetry import instrument
 from domain_events.oversight import Suspicion
 from domain_events.telling import ObservedSender
+from domain_events.tracing import LONGEST_TEXT, context_of
 from domain_events.transport.settlement import Ack, Copy
 from domain_events.transport.subscription import Delivery
 from tests.deliveries import CHANNEL, Desk, Place, handling, runner
@@ -338,6 +339,23 @@ def test_what_is_not_sampled_is_sent_as_such() -> None:
     assert traces.spans == ()
 
 
+def test_nothing_is_formatted_for_a_span_that_nobody_records(traces: Traces) -> None:
+    asked: list[str] = []
+
+    class Costly(OSError):
+        def __str__(self) -> str:
+            asked.append("once more")
+            return "costly"
+
+    def fails(event: DomainEvent) -> None:
+        raise Costly
+
+    handle(fails, NOT_SAMPLED, max_retries=1, retry_on=Costly)
+    assert asked == []
+    handle(fails, SAMPLED, max_retries=1, retry_on=Costly)
+    assert asked
+
+
 # What must not harm
 
 
@@ -356,6 +374,14 @@ HOSTILE = [
     {"baggage": "%00=%ff;%0d%0a=,=" * 100},
     {b"traceparent": "x", "x" * 255: "y"},
 ]
+
+
+def test_only_short_printable_text_can_be_trace_context() -> None:
+    longest = "x" * LONGEST_TEXT
+    assert context_of({"a": "b", "long": longest, "longer": longest + "x"}) == {"a": "b", "long": longest}
+    assert context_of({"a": 1, "b": b"b", "c": None, "d": ["d"], b"e": "e"}) == {}
+    assert context_of({"a": "\n", "b": "\x00", "c": "\ud800", "d": "\u202e", "e": "\u00e9"}) == {}
+    assert context_of(None) == {}
 
 
 @pytest.mark.parametrize("headers", HOSTILE, ids=range(len(HOSTILE)))
