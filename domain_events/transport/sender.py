@@ -14,11 +14,8 @@ from itertools import count
 
 from domain_events.errors import ConnectionFailed, SendError, SendTimeout
 from domain_events.settings import Broker
-from domain_events.transport.line import Line, Message, Receipt, close_all
+from domain_events.transport.line import GOODBYE_TIMEOUT, Line, Message, NoThread, Receipt, close_all
 from domain_events.transport.publication import Publication
-
-GOODBYE_TIMEOUT = 2.0
-"""Seconds that closing waits: for what others are sending, and for the broker."""
 
 SLICE = 1000
 """Messages that are submitted together: the broker has them while the next ones are put together."""
@@ -51,6 +48,8 @@ class ConfirmedSender:
             if not done.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)):
                 batch.withdraw(timeout)
                 done.acquire(timeout=VERDICT_TIMEOUT)
+        except NoThread:
+            return self._send_here(messages, timeout)
         except BaseException:
             batch.withdraw(timeout)  # nobody waits any more: it shall not be sent later
             raise
@@ -73,6 +72,8 @@ class ConfirmedSender:
             if not done.done():
                 batch.withdraw(timeout)
                 await asyncio.wait([done], timeout=VERDICT_TIMEOUT)
+        except NoThread:
+            return self._send_here(messages, timeout)  # the other coroutines wait, at the end of the program
         except BaseException:
             batch.withdraw(timeout)
             raise
@@ -104,6 +105,11 @@ class ConfirmedSender:
             if line.submit(receipt):
                 line.close()  # as soon as this is settled
                 return line
+
+    def _send_here(self, messages: Sequence[Message], timeout: float) -> list[SendError | None]:
+        receipt = Receipt(self._exchange, messages, lambda: None)
+        self._new_line().send_here(receipt, timeout)
+        return receipt.errors(partial(_no_verdict, timeout))
 
     def _line(self) -> Line:
         line = self._last
