@@ -62,6 +62,8 @@ class Receipt:
             for index, message in enumerate(messages)
         ]
         self.settled: Callable[[Receipt], None] = _nobody
+        self.line: Line | None = None
+        """That may have it: written down first, for a signal handler may raise at any point of submitting it."""
         self._told = told
         self._errors: list[BrokerError | None] = [None] * len(messages)
         self._noted = [False] * len(messages)
@@ -210,6 +212,7 @@ class Line:
 
     def submit(self, receipt: Receipt) -> bool:
         """False when the line takes nothing any more."""
+        receipt.line = self
         receipt.settled = self._on_settled
         self._receipts[receipt] = None
         if self.is_over:  # read after the receipt was written down: one of the two sees the other
