@@ -18,7 +18,7 @@ from domain_events.transport.wire import ERROR_TYPE, OUTCOME_TO, TRACEBACK, text
 PREFIX = "domain-events.outcomes."
 """Of the queues that outcomes are sent to. No header can make a receiver write into another one."""
 
-_LONGEST_NAME = 100  # characters
+_LONGEST_NAME = 100  # ASCII characters: a queue's name has 255 bytes at most, and what is longer could not be sent
 
 Kind: TypeAlias = Literal["handled", "retried", "dead-lettered", "dropped"]
 
@@ -42,7 +42,9 @@ class Outcome:
 def asked_for(properties: BasicProperties) -> str | None:
     """The queue that the outcome is to be sent to."""
     name = text_in(properties.headers, OUTCOME_TO)
-    return name if name is not None and name.startswith(PREFIX) and len(name) <= _LONGEST_NAME else None
+    if name is None or not name.startswith(PREFIX) or not name.isascii() or len(name) > _LONGEST_NAME:
+        return None
+    return name
 
 
 def outcome_of(event_id: str, decision: Decision, settlement: Settlement) -> Outcome:

@@ -19,7 +19,7 @@ import pytest
 
 from domain_events import DeadLetter, DomainEvent, Receiver, Retry, Sender
 from domain_events.settings import configured_brokers
-from domain_events.transport.dead_letters.queue import DeadLetterQueue
+from domain_events.transport.dead_letters.queue import LARGEST_PAGE, DeadLetterQueue
 from domain_events.transport.wire import DEAD_AT, ERROR_TYPE, REASON, ROUTING_KEY
 from tests.brokers import Broker, Queues
 from tests.consuming import Seen, consuming
@@ -57,11 +57,11 @@ class Dead:
         with self.consuming(handler):
             self.queues.wait_count(f"{self.name}:dead", before + len(data))
 
-    def put(self, count: int, *, size: int = 0, **headers: Any) -> None:
-        """So many letters straight into the queue, faster than by way of a handler."""
+    def put(self, count: int, *, size: int = 0, already: int = 0, **headers: Any) -> None:
+        """So many letters straight into the queue, faster than by way of a handler. `already`: how many it has."""
         connection = pika.BlockingConnection(pika.URLParameters(self.url.split(",")[0]))
         channel = connection.channel()
-        for n in range(count):
+        for n in range(already, already + count):
             event = DomainEvent(self.key, {"n": n, "of": n % 10, "more": "x" * size}, uuid_string=f"id-{n}")
             notes = {
                 ROUTING_KEY: self.key,
@@ -75,7 +75,7 @@ class Dead:
             )
             channel.basic_publish("", f"{self.name}:dead", event.to_json(), properties)
         connection.close()
-        self.queues.wait_count(f"{self.name}:dead", count, 60.0)
+        self.queues.wait_count(f"{self.name}:dead", already + count, 60.0)
 
     def run(self, verb: str, *args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -374,6 +374,31 @@ def test_large_letters_come_in_small_pages(dead: Dead) -> None:
     assert sum(sizes) == 30
     assert max(sizes) <= 20
     assert all(size <= 15 for size in sizes[1:])
+
+
+def test_large_letters_behind_small_ones_do_not_come_all_at_once(dead: Dead) -> None:
+    dead.put(20)
+    dead.put(60, size=2**20, already=20)
+    [brokers] = [configured_brokers(dead.url, "consumer")]
+    assert brokers is not None
+    for _ in range(2):  # what came beyond the page is still there
+        with DeadLetterQueue(brokers, dead.name) as queue:
+            pages = [(len(page), sum(len(letter.body) for letter in page)) for page in queue.pages()]
+        assert sum(count for count, _ in pages) == 80
+        assert max(size for _, size in pages) <= LARGEST_PAGE + 2**21
+
+
+def test_a_queue_that_is_deleted_under_a_look_ends_it(dead: Dead) -> None:
+    dead.put(3)
+    look = dead.popen("list")
+    wait_until(lambda: dead.queues.count(f"{dead.name}:dead") == 0, what="it holds them")
+    dead.queues.channel.queue_delete(f"{dead.name}:dead")
+    try:
+        _, words = look.communicate(timeout=60)
+    finally:
+        look.kill()
+    assert look.returncode in (0, 1)  # 0: it had come to its end
+    assert "Traceback" not in words
 
 
 def test_a_login_that_may_make_no_queues_can_look_all_the_same(managed_broker: Broker, unique: str) -> None:

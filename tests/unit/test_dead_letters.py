@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pika import BasicProperties
 
 from domain_events import DomainEvent
+from domain_events.cli.operator.letters import described
 from domain_events.transport.dead_letters.fingerprint import Fingerprint, fingerprint_of
 from domain_events.transport.dead_letters.groups import MOST_GROUPS, Groups
 from domain_events.transport.dead_letters.letter import Letter
@@ -152,6 +153,19 @@ def test_groups_are_bounded_and_nothing_is_left_uncounted():
     assert (largest.count, largest.first, largest.last, largest.said) == (2, 5.0, 100.0, "r")
 
 
+def test_what_headers_say_takes_no_memory_to_speak_of():
+    groups = Groups()
+    groups.add(letter(error_type="E" * 60_000, error_message="m" * 60_000, traceback="t" * 60_000))
+    [group] = groups.largest_first
+    assert len(str(group.fingerprint)) + len(group.said) < 1000
+
+
+@pytest.mark.parametrize("timestamp", [1e300, 1e20, -1e18, 253402300800.0, -62135596801.0])
+def test_an_event_of_no_calendar_is_shown(timestamp: float):
+    dead = letter(DomainEvent("user.disabled", 1, timestamp=timestamp).encode())
+    assert any("sent at" in line for line in described(dead.detail, dead.fingerprint))
+
+
 def test_a_replayed_event_carries_no_trace_of_its_failure_but_which_replay_it_was():
     dead = letter(
         error_type="E", dead_at="1.0", reason="r", retries=3, first_failed_at="1.0", routing_key="a.b", outcome_to="x"
@@ -164,7 +178,7 @@ def test_a_replayed_event_carries_no_trace_of_its_failure_but_which_replay_it_wa
     assert again.headers == {"tenant": "kept", ROUTING_KEY: "a.b", REPLAY: "another", OUTCOME_TO: "queue"}
 
 
-@pytest.mark.parametrize("name", ["orders", "", "domain-events.outcome", PREFIX + "x" * 200, 7, None, b"x"])
+@pytest.mark.parametrize("name", ["orders", "", "domain-events.outcome", PREFIX + "x" * 200, PREFIX + "é" * 70, 7, None, b"x"])
 def test_no_header_makes_a_receiver_write_into_somebodys_queue(name: object):
     assert asked_for(BasicProperties(headers={OUTCOME_TO: name})) is None  # type: ignore[dict-item]
 

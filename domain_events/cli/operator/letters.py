@@ -108,7 +108,7 @@ def grouped(groups: Groups) -> Iterator[str]:
             moment_text(group.first),
             moment_text(group.last),
             printable(str(group.fingerprint)),
-            one_line(group.said, 200),
+            group.said,
         ]
         for group in groups.largest_first
     ]
@@ -210,7 +210,10 @@ def counts(queues: Iterable[ListedQueue]) -> Iterator[str]:
 
 
 def moment_text(seconds: float | None) -> str:
-    """As 2026-11-30 12:45:00Z."""
+    """As 2026-11-30 12:45:00Z. Of what is in no calendar, as anybody may send it, the seconds."""
     if seconds is None:
         return "-"
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} s"

@@ -18,6 +18,7 @@ _PARTS = 3
 _NUMBERS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d+", re.IGNORECASE)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _LONGEST_PLACE = 120
+_LONGEST_TYPE = 200  # as we write it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Fingerprint:
 
 def fingerprint_of(error_type: str | None, traceback: str | None, reason: str) -> Fingerprint:
     """`traceback`: as Python prints it, perhaps with its middle left out."""
+    if error_type is not None:  # whoever has written it may have written anything
+        error_type = one_line(error_type, _LONGEST_TYPE)
     place = _place(error_type, traceback) if traceback else None
     if place is not None:
         return Fingerprint(error_type or "", place)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domain_events.showing import one_line
 from domain_events.transport.dead_letters.fingerprint import Fingerprint
 from domain_events.transport.dead_letters.letter import Letter
 
 MOST_GROUPS = 1000
 """The letters of further ones are counted together."""
+
+_LONGEST_WORD = 200  # characters
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,7 +23,7 @@ class Group:
     first: float | None = None
     last: float | None = None
     said: str = ""
-    """The error message of the newest, or its reason."""
+    """The error message of the newest, or its reason. One line."""
 
     def add(self, letter: Letter) -> None:
         self.count += 1
@@ -28,7 +31,7 @@ class Group:
         if dead_at is not None:
             self.first = dead_at if self.first is None else min(self.first, dead_at)
         if self.last is None or (dead_at is not None and dead_at >= self.last):
-            self.last, self.said = dead_at, letter.error_message or letter.reason
+            self.last, self.said = dead_at, one_line(letter.error_message or letter.reason, _LONGEST_WORD)
 
 
 class Groups:

@@ -203,8 +203,10 @@ class DeadLetterQueue:
         yield lambda done: channel.basic_qos(prefetch_count=page.size, callback=done)
         yield lambda done: channel.basic_consume(self._name, page.on_message, consumer_tag=tag, callback=done)
         yield page.until_full_or_quiet
-        yield lambda done: channel.basic_cancel(tag, callback=done)
-        if len(page.letters) < page.size:
+        if tag in channel.consumer_tags:  # else the broker has ended it, as the queue is gone
+            # What still comes until it is answered, pika gives back.
+            yield lambda done: channel.basic_cancel(tag, callback=done)
+        if not page.letters:
             # Silence proves nothing: the queue itself must say that it has no more.
             yield partial(_get, channel, self._name, page)
         self._held += len(page.letters)
@@ -264,22 +266,31 @@ class _Page:
     def __init__(self, session: Session, size: int) -> None:
         self.letters: list[Letter] = []
         self.size = size
+        self._bytes = 0
         self._io = session.io
         self._seen = 0
         self._full: Callable[[None], None] | None = None
 
     def on_message(self, _channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
-        self.letters.append(Letter(method.delivery_tag, method.routing_key, properties, body))
-        if len(self.letters) >= self.size:
+        routing_key = method.routing_key
+        if not isinstance(routing_key, str):  # no UTF-8
+            routing_key = routing_key.decode("utf-8", "backslashreplace")
+        self.letters.append(Letter(method.delivery_tag, routing_key, properties, body))
+        self._bytes += len(body)
+        if self._is_full:
             self._tell()
 
     def until_full_or_quiet(self, done: Callable[[None], None]) -> None:
         """A step."""
         self._full = done
-        if len(self.letters) >= self.size:
+        if self._is_full:
             self._tell()
         else:
             self._io.later(QUIET, self._look)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.letters) >= self.size or self._bytes >= LARGEST_PAGE
 
     def _look(self) -> None:
         if self._seen == len(self.letters):
