@@ -178,7 +178,9 @@ def test_a_replayed_event_carries_no_trace_of_its_failure_but_which_replay_it_wa
     assert again.headers == {"tenant": "kept", ROUTING_KEY: "a.b", REPLAY: "another", OUTCOME_TO: "queue"}
 
 
-@pytest.mark.parametrize("name", ["orders", "", "domain-events.outcome", PREFIX + "x" * 200, PREFIX + "é" * 70, 7, None, b"x"])
+@pytest.mark.parametrize(
+    "name", ["orders", "", "domain-events.outcome", PREFIX + "x" * 200, PREFIX + "é" * 70, 7, None, b"x"]
+)
 def test_no_header_makes_a_receiver_write_into_somebodys_queue(name: object):
     assert asked_for(BasicProperties(headers={OUTCOME_TO: name})) is None  # type: ignore[dict-item]
 
