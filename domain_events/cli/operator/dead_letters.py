@@ -212,7 +212,7 @@ def _work(arguments: argparse.Namespace, did: str, do: Callable[[Work], Tally]) 
         try:
             with _interrupts(stop, did):
                 tally = do(work)
-        except BrokerError:
+        except (BrokerError, KeyboardInterrupt):
             say(f"{work.tally.done} events were {did} until then; nothing is lost")
             raise
     # Of what it has not come to, nobody knows.
