@@ -241,6 +241,8 @@ class Runner:
         """Whoever asks in the headers hears of the outcome, when it is settled; so does `told`, of whether it is."""
         queue = asked_for(delivery.properties)
         if queue is not None:
+            if len(delivery.body) >= LARGE:  # as whoever looks at dead letters knows it, who does not read it
+                event_id = known_id(delivery.properties, delivery.body)
             body = write_outcome(outcome_of(event_id, outcome, settlement))
 
         def on_settled(is_acked: bool) -> None:

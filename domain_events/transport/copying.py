@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 LONGEST_SILENCE_IN_A_DRAIN = 5.0
 """Seconds that a drain waits for the broker to answer about a copy."""
 
+MOST_WORDS = 1000
+"""To those who ask for outcomes, that wait while the broker takes nothing. Anybody can send events that ask."""
+
 MOMENT = 0.01
 """Seconds. Originals that may be acknowledged at almost the same time are acknowledged at the same time."""
 
@@ -39,6 +42,7 @@ class Copying:
         self._publisher = Publisher(io, brokers, name=name, longest_pause=LONGEST_PAUSE)
         self._settling: dict[int, list[Delivery]] = {}  # copied into young queues, by the end of their wait in moments
         self._copied: set[Subscription] = set()  # with originals to acknowledge
+        self._words = 0  # for those who have asked, on their way
         self._is_draining = False
         self._is_closing = False
 
@@ -60,18 +64,20 @@ class Copying:
         self._publisher.submit(publication)
 
     def tell(self, queue: str, body: bytes) -> None:
-        """A word for somebody who waits. It is lost where there is no such queue, or the connection is."""
-        if not self._is_closing:
-            self._publisher.submit(
-                Publication(
-                    exchange="",
-                    routing_key=queue,
-                    properties=BasicProperties(content_type="application/json", delivery_mode=1),
-                    body=body,
-                    mandatory=False,
-                    done=_told,
-                )
+        """A word for somebody who waits. It is lost where there is no such queue, or too many wait."""
+        if self._is_closing or self._words >= MOST_WORDS:
+            return
+        self._words += 1
+        self._publisher.submit(
+            Publication(
+                exchange="",
+                routing_key=queue,
+                properties=BasicProperties(content_type="application/json", delivery_mode=1),
+                body=body,
+                mandatory=False,
+                done=self._on_told,
             )
+        )
 
     def withdraw(self, copies: Sequence[Publication]) -> None:
         """Their originals come again. Those that are under way may arrive all the same."""
@@ -95,6 +101,11 @@ class Copying:
     def forget(self) -> None:
         """In a forked child: see `Connection.forget`."""
         self._publisher.forget()
+
+    def _on_told(self, error: BrokerError | None) -> None:
+        self._words -= 1
+        if error is not None:
+            logger.info("whoever asked for an outcome is not told: %s", error)
 
     def _on_copied(self, delivery: Delivery, copy: Copy, failures: int, error: BrokerError | None) -> None:
         if delivery.is_stale:
@@ -169,8 +180,3 @@ class Copying:
                 subscription.copies.clear()
             self._settled()
         self._io.later(0.2, partial(self._free_stuck, subscriptions))
-
-
-def _told(error: BrokerError | None) -> None:
-    if error is not None:
-        logger.info("whoever asked for an outcome is not told: %s", error)

@@ -12,6 +12,7 @@ import pytest
 
 from domain_events.alerts import DEAD_LETTERED, SUPPRESSED, has_id_of_alert
 from tests.acceptance.alerts import Alerts
+from tests.acceptance.deploying import Connected
 from tests.acceptance.trouble import DEADLINE
 from tests.brokers import Broker, Queues
 from tests.processes import Processes
@@ -77,6 +78,19 @@ def test_alerts_can_be_asked_for_in_the_environment(alerts: Alerts) -> None:
     alerts.send("work", 1)
     [alert] = alerts.wait(1)
     assert alert.data["error_type"] == "ValueError"
+
+
+def test_after_a_reload_alerts_are_sent_as_before(alerts: Alerts, connected: Connected) -> None:
+    alerts.listen()
+    connected.clean("work")
+    for version in ("1", "2"):
+        connected.app.write(version, "receive('work')\n")
+        if version == "1":
+            connected.start("--alerts", children=1)
+        else:
+            assert connected.operate("reload", "--wait")[0] == 0
+        connected.send("work.asked", int(version), fail=True)
+        assert alerts.wait(int(version))[-1].data["error_message"] == "cannot be handled"
 
 
 def test_what_is_dropped_and_what_is_no_event_leads_to_alerts_too(alerts: Alerts) -> None:

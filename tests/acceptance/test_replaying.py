@@ -48,6 +48,16 @@ def test_a_canary_that_dies_keeps_the_others_where_they_are(service: Service) ->
     assert master.wait() == 0
 
 
+def test_what_was_not_come_to_is_not_said_to_be_missing(service: Service) -> None:
+    master = service.start_consuming()
+    events = [service.send("work", n, do="fail") for n in range(3)]
+    dead(service, 3)
+    numbers = replay(service, "--canary", "--id", *(event.uuid_string for event in events), code=1)
+    assert (numbers["replayed"], numbers["not_found"]) == (1, [])
+    master.terminate()
+    assert master.wait() == 0
+
+
 def test_when_the_canary_is_handled_the_others_follow_and_are_counted(service: Service) -> None:
     master = service.start_consuming()
     service.send_many("work", range(150), do="fail unless mended")

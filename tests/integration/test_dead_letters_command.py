@@ -18,6 +18,7 @@ import pika
 import pytest
 
 from domain_events import DeadLetter, DomainEvent, Receiver, Retry, Sender
+from domain_events.errors import BrokerError
 from domain_events.settings import configured_brokers
 from domain_events.transport.dead_letters.queue import LARGEST_PAGE, DeadLetterQueue
 from domain_events.transport.wire import DEAD_AT, ERROR_TYPE, REASON, ROUTING_KEY
@@ -335,6 +336,27 @@ def test_a_broker_that_dies_under_a_replay_loses_nothing(own_broker: Broker, uni
 
     wait_until(all_found, 60.0, "all of them")
     assert len(replayed & left) <= 16
+    queues.abandon()
+
+
+@pytest.mark.owns_broker
+def test_a_connection_that_is_lost_between_two_steps_sends_nothing_twice(own_broker: Broker, unique: str) -> None:
+    queues = Queues(own_broker.url)
+    dead = Dead(own_broker, queues, unique)
+    dead.put(5)
+    [brokers] = [configured_brokers(dead.url, "consumer")]
+    assert brokers is not None
+    with DeadLetterQueue(brokers, dead.name) as queue:
+        [page] = queue.pages()
+        own_broker.ctl("close_all_connections", "test")
+        with pytest.raises(BrokerError):
+            queue.replay(page, "run")
+    assert queues.count(dead.name) == 0
+    # All was seen: that there is nobody any more who could give them back is no failure.
+    with DeadLetterQueue(brokers, dead.name) as queue:
+        [page] = queue.pages()
+        own_broker.ctl("close_all_connections", "test")
+    queues.wait_count(f"{dead.name}:dead", 5)
     queues.abandon()
 
 

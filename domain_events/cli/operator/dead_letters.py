@@ -212,10 +212,12 @@ def _work(arguments: argparse.Namespace, did: str, do: Callable[[Work], Tally]) 
         try:
             with _interrupts(stop, did):
                 tally = do(work)
-        except BrokerError:
+        except (BrokerError, KeyboardInterrupt):
             say(f"{work.tally.done} events were {did} until then; nothing is lost")
             raise
-    return _report(arguments, tally, did, sorted(frozenset(arguments.id) - found))
+    # Of what it has not come to, nobody knows.
+    missing = [] if tally.stopped else sorted(frozenset(arguments.id) - found)
+    return _report(arguments, tally, did, missing)
 
 
 def _dry_run(arguments: argparse.Namespace, wanted: Wanted, did: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from secrets import token_hex
@@ -78,6 +79,8 @@ class DeadLetterQueue:
         self._is_busy = False
         """With a script for the broker, which may not have come to its end."""
         self._pages = 0
+        self.moved = 0
+        """Letters that were replayed, in all."""
         self._held = 0  # letters that are not in the queue now, and not settled
         self._largest = LARGEST_PAGE // FIRST_PAGE  # bytes of a letter
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
@@ -97,7 +100,8 @@ class DeadLetterQueue:
     ) -> None:
         try:
             if not self._is_busy:  # else it was interrupted, or has failed
-                self._run(self._give_back, PATIENCE)
+                with suppress(BrokerError):  # then the broker does it by itself, as soon as we are gone
+                    self._run(self._give_back, PATIENCE)
         finally:
             self._leave()
 
@@ -224,12 +228,18 @@ class DeadLetterQueue:
     def _move(
         self, letters: Sequence[Letter], replay: str, outcome_to: str | None, another: Another
     ) -> Steps[BrokerError | None]:
-        moving = _Moving(self._open_channel, self._publisher)
+        channel = self._open_channel
+        if not channel.is_open:  # they are in the queue again: copies would be there twice
+            raise SendError("the connection to the broker was lost")
+        moving = _Moving(channel, self._publisher)
         for letter in letters:
             copy = replayed_properties(letter.properties, letter.routing_key, replay, outcome_to)
             moving.submit(letter, self.receiver, copy)
-        yield partial(moving.until_confirmed, self._session)
-        self._held -= moving.moved
+        try:
+            yield partial(moving.until_confirmed, self._session)
+        finally:
+            self._held -= moving.moved
+            self.moved += moving.moved
         return moving.problem
 
     def _ack(self, tags: Sequence[int], another: Another) -> Steps[None]:

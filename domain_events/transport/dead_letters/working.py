@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -15,6 +16,9 @@ from domain_events.transport.outcomes import Outcome
 
 MOST_UNKNOWN = 100
 """Events of a replay with a canary that are with their receiver, and nobody knows yet how they end."""
+
+FARTHEST_CLOCK = 300.0
+"""Seconds that the clock of a receiver's host may be ahead of ours."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,7 @@ class Work:
     stop: threading.Event = field(default_factory=threading.Event)
     moved: Callable[[Tally], object] = lambda _tally: None
     found: Callable[[Letter], object] = lambda _letter: None
+    """Told of each that is wanted, also of those that are left."""
     tally: Tally = field(default_factory=Tally)
 
     def discard(self) -> Tally:
@@ -75,20 +80,22 @@ class Work:
             self.tally.seen += len(page)
             left = self.tally.came_back + self.tally.newer
             for letter in filter(self.wanted.matches, page):
+                self.found(letter)
                 if replay is not None and letter.replay == replay:
                     self.tally.came_back += 1
                     continue
-                # Or there could be no end, while a receiver goes on failing.
-                if (letter.dead_at or 0.0) > began:
+                # Or there could be no end, while a receiver goes on failing. What says to die in days is none of it.
+                if began < (letter.dead_at or 0.0) < time.time() + FARTHEST_CLOCK:
                     self.tally.newer += 1
                     continue
-                self.found(letter)
                 batch.append(letter)
                 if len(batch) == size:
                     yield batch
                     batch = []
                 if self.stop.is_set():
                     return
+            if self.stop.is_set():
+                return
             if batch:  # their bodies must not wait for those of the next page
                 yield batch
                 batch = []
@@ -116,7 +123,7 @@ class _Replay:
         self._canary = canary
         self._next_at = time.monotonic()
         self._fingerprints: set[str] = set()
-        self._under_way: set[str] = set()  # ids whose outcome nobody knows, if it is asked for
+        self._under_way: Counter[str] = Counter()  # by id, those whose outcome nobody knows, if it is asked for
 
     def run(self, letters: list[Letter]) -> bool:
         """Whether to go on."""
@@ -132,11 +139,8 @@ class _Replay:
         """Hear what became of the last ones."""
         if self._canary is None or self._tally.stopped:
             return
-        deadline = time.monotonic() + self._canary
-        while self._under_way and not self._work.stop.is_set() and not self._tally.stopped:
-            if not self._hear(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                break
-        self._tally.unknown = len(self._under_way)
+        self._heard(0, self._canary)
+        self._tally.unknown = self._under_way.total()
 
     def _send(self, letters: list[Letter]) -> bool:
         if self._work.stop.wait(max(0.0, self._next_at - time.monotonic())):
@@ -147,8 +151,11 @@ class _Replay:
         if with_outcome:
             self._under_way.update(letter.id for letter in letters)
             self._fingerprints.update(letter.fingerprint.key for letter in letters)
-        self._queue.replay(letters, self.name, with_outcome=with_outcome)
-        self._work._did(len(letters))
+        moved = self._queue.moved
+        try:
+            self._queue.replay(letters, self.name, with_outcome=with_outcome)
+        finally:
+            self._work._did(self._queue.moved - moved)
         return True
 
     def _sings(self, letter: Letter) -> bool:
@@ -169,22 +176,30 @@ class _Replay:
         assert self._canary is not None
         while self._hear(0.0):
             pass
-        deadline = time.monotonic() + self._canary
-        while len(self._under_way) > MOST_UNKNOWN and not self._tally.stopped and not self._work.stop.is_set():
-            if not self._hear(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                self._tally.unknown = len(self._under_way)
-                self._tally.stopped = (
-                    f"nobody has told within {self._canary:g} s what became of {len(self._under_way)} events"
-                )
+        if not self._heard(MOST_UNKNOWN, self._canary) and not self._tally.stopped:
+            self._tally.unknown = self._under_way.total()
+            self._tally.stopped = (
+                f"nobody has told within {self._canary:g} s what became of any of {self._tally.unknown} events"
+            )
         return not self._tally.stopped and self._send(letters)
+
+    def _heard(self, most: int, patience: float) -> bool:
+        """Whether no more than `most` are unknown, or it is to end; False after `patience` seconds without a word."""
+        deadline = time.monotonic() + patience
+        while self._under_way.total() > most and not self._work.stop.is_set() and not self._tally.stopped:
+            if self._hear(deadline - time.monotonic()):
+                deadline = time.monotonic() + patience
+            elif time.monotonic() >= deadline:
+                return False
+        return True
 
     def _hear(self, timeout: float) -> bool:
         """Of one outcome, within so many seconds, or a moment: somebody may want to stop."""
         outcome = self._queue.outcome(min(max(timeout, 0.0), 0.2))
         if outcome is None:
             return False
-        if outcome.id in self._under_way:
-            self._count(outcome)
+        # Not only of those under way: one that was retried is not waited for any more, and may die of it in the end.
+        self._count(outcome)
         return True
 
     def _count(self, outcome: Outcome) -> None:
@@ -202,5 +217,8 @@ class _Replay:
                     self._tally.stopped = f"the first event, {outcome.id}, was {outcome.kind} again: {outcome.reason}"
                 elif outcome.fingerprint is None or outcome.fingerprint in self._fingerprints:
                     self._tally.stopped = f"event {outcome.id} was {outcome.kind} for the same cause: {outcome.reason}"
-        self._under_way.discard(outcome.id)
+        if self._under_way[outcome.id] > 1:
+            self._under_way[outcome.id] -= 1
+        else:
+            del self._under_way[outcome.id]
         self._work.moved(self._tally)
