@@ -432,6 +432,8 @@ def test_a_login_that_may_make_no_queues_can_look_all_the_same(managed_broker: B
             dead.url = url
             assert len(dead.list()) == 3
             assert "others are not kept out" in dead.run("list").stderr
+            assert "others are not kept out" in dead.run("discard", "--id", "id-1", "--yes").stderr
+            assert "others are not kept out" in dead.run("replay", "--all").stderr
     finally:
         queues.close()
 

@@ -206,6 +206,7 @@ def _work(arguments: argparse.Namespace, did: str, do: Callable[[Work], Tally]) 
     stop = threading.Event()
     found: set[str] = set()
     with _opened(arguments) as queue, letters.progress(did, queue.count) as moved:
+        letters.say_whether_locked(queue)
         work = Work(queue=queue, wanted=wanted, stop=stop, moved=moved, found=lambda letter: found.add(letter.id))
         if not arguments.id:
             work.found = lambda _letter: None  # there may be any number
