@@ -256,6 +256,12 @@ def test_unknown_receivers_and_brokers_that_are_away_have_codes_of_their_own(dea
     assert "secret" not in dead.run("list", "--broker", "amqp://guest:secret@127.0.0.1:1/", code=3).stderr
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 230, "printer:dead", ""])
+def test_a_name_that_no_receiver_can_have_is_unknown(dead: Dead, name: str) -> None:
+    dead.name = name
+    assert "receiver name" in dead.run("list", code=4).stderr
+
+
 def test_two_looks_do_not_see_halves(dead: Dead) -> None:
     dead.put(2000)
     [brokers] = [configured_brokers(dead.url, "consumer")]
