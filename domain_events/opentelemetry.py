@@ -11,8 +11,9 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
-from typing import Any, TypeAlias
+from contextvars import ContextVar
+from functools import partial
+from typing import TypeAlias
 
 try:
     from opentelemetry import context, propagate, trace
@@ -36,7 +37,7 @@ SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 LAST_WORDS = 5_000
 """Milliseconds that exporting what is left may take when a process ends to consume."""
 
-MOST_LINKS = 128
+MOST_LINKS = MOST_EVENTS = 128
 """As many as a span keeps by default."""
 
 Attributes: TypeAlias = dict[str, str | int | bool | float]
@@ -80,35 +81,46 @@ class _OpenTelemetry(NullObserver):
             return Departure(headers=[{}] * len(events), done=lambda _errors: None)
 
     def _departure(self, exchange: str, events: Sequence[DomainEvent]) -> Departure:
-        """One event: its span is there until it is confirmed. Several: one each, and one for all of them together."""
-        operation = "send" if len(events) == 1 else "create"
-        spans = [self._span_of(exchange, event, operation) for event in events]
-        headers = [_headers(span) for span in spans]
-        if len(events) > 1:
-            spans.append(
-                self._tracer.start_span(
-                    f"send {exchange}",
-                    kind=SpanKind.CLIENT,
-                    attributes={
-                        **_common("send", "send"),
-                        "messaging.destination.name": exchange,
-                        "messaging.batch.message_count": len(events),
-                    },
-                    links=[Link(span.get_span_context()) for span in spans[:MOST_LINKS]],
-                )
-            )
+        if len(events) == 1:
+            span = self._span_of(exchange, events[0], "send")
+            return Departure(headers=[_headers(span)], done=partial(self._sent, span, events))
+        # A span for each event, so that each is the beginning of a story of its own, and one for the sending of them
+        # all. The first ones end at once: there may be a hundred thousand, and whoever exports them bounds the memory.
+        headers, links = list[dict[str, str]](), list[Link]()
+        for event in events:
+            span = self._span_of(exchange, event, "create")
+            headers.append(_headers(span))
+            if len(links) < MOST_LINKS:
+                links.append(Link(span.get_span_context()))
+            span.end()
+        together = self._tracer.start_span(
+            f"send {exchange}",
+            kind=SpanKind.CLIENT,
+            attributes={
+                **_common("send", "send"),
+                "messaging.destination.name": exchange,
+                "messaging.batch.message_count": len(events),
+            },
+            links=links,
+        )
+        return Departure(headers=headers, done=partial(self._sent, together, events))
 
-        def done(errors: Sequence[BaseException | None]) -> None:
-            try:
-                worst = next((error for error in errors if error is not None), None)
-                for span, error in zip(spans, [*errors, worst][: len(spans)], strict=True):
-                    if error is not None:
-                        _note_failure(span, error, str(error) or type(error).__name__)
-                    span.end()
-            except Exception as error:  # noqa: BLE001 - as above
-                self._log(error)
-
-        return Departure(headers=headers, done=done)
+    def _sent(self, span: Span, events: Sequence[DomainEvent], errors: Sequence[BaseException | None]) -> None:
+        try:
+            failed = [(event, error) for event, error in zip(events, errors, strict=False) if error is not None]
+            if failed:
+                _, first = failed[0]
+                _note_failure(span, first, str(first) or type(first).__name__)
+            if len(events) > 1:
+                for event, error in failed[:MOST_EVENTS]:
+                    attributes = {
+                        "messaging.message.id": printable(event.uuid_string),
+                        "error.type": _name_of(type(error)),
+                    }
+                    span.add_event("domain_events.not_confirmed", attributes)
+            span.end()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._log(error)
 
     def _span_of(self, exchange: str, event: DomainEvent, operation: str) -> Span:
         destination = f"{exchange}:{event.routing_key}"
@@ -128,15 +140,15 @@ class _OpenTelemetry(NullObserver):
     @contextmanager
     def arrives(self, arrival: Arrival) -> Iterator[None]:
         process = os.getpid()
-        begun = self._begin(arrival)
+        span = self._begin(arrival)
         try:
             yield
         finally:
             # What the handler forked, and did not end, has no span of its own.
-            if begun is not None and os.getpid() == process:
-                self._end(*begun)
+            if span is not None and os.getpid() == process:
+                self._end(span)
 
-    def _begin(self, arrival: Arrival) -> tuple[Span, Token[Span | None], Token[Any]] | None:
+    def _begin(self, arrival: Arrival) -> Span | None:
         try:
             before = context.get_current()
             ambient = trace.get_current_span(before).get_span_context()
@@ -149,15 +161,16 @@ class _OpenTelemetry(NullObserver):
                 attributes=_attributes(arrival),
                 links=_links(sender, ambient),
             )
-            return span, _span.set(span), context.attach(trace.set_span_in_context(span, with_sender))
+            # Never reset: the context is this event's own, and ends with it.
+            _span.set(span)
+            context.attach(trace.set_span_in_context(span, with_sender))
+            return span
         except Exception as error:  # noqa: BLE001 - as above
             self._log(error)
             return None
 
-    def _end(self, span: Span, before: Token[Span | None], attached: Token[Any]) -> None:
+    def _end(self, span: Span) -> None:
         try:
-            context.detach(attached)
-            _span.reset(before)
             span.end()
         except Exception as error:  # noqa: BLE001 - as above
             self._log(error)

@@ -112,6 +112,11 @@ class Broker:
         """What `rabbitmqctl ARGS` prints (or `rabbitmq-queues ...`). Takes a second or more: not for polling."""
         return self._command("ctl", self.name, str(node), "--", *args)
 
+    def control_command(self) -> list[str]:
+        """What stands before the arguments of `rabbitmqctl`, or of the tool that they begin with, on a command line."""
+        assert self._state is not None
+        return ["env", f"BROKER_STATE={self._state}", sys.executable, str(COMMAND), "ctl", self.name, "1", "--"]
+
     def bring_back(self) -> None:
         """All nodes run again."""
         for node in self._status()["nodes"]:

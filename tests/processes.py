@@ -21,7 +21,8 @@ class Handle:
     """One process in a session of its own, with all that descends from it."""
 
     def __init__(self, argv: Sequence[str | os.PathLike[str]], env: dict[str, str], cwd: Path, log: Path) -> None:
-        self._log = log
+        self.log = log
+        """Where its output goes."""
         self._command = " ".join(os.fspath(arg) for arg in argv)
         self._token = f"TEST_PROCESS={secrets.token_hex(8)}"
         name, _, value = self._token.partition("=")
@@ -39,7 +40,7 @@ class Handle:
 
     def output(self) -> str:
         """All that it and its children have written so far, standard output and error in one."""
-        return self._log.read_text(errors="replace")
+        return self.log.read_text(errors="replace")
 
     def wait(self, deadline: float = 60.0) -> int:
         """Its exit status, minus the signal's number when one ended it; AssertionError when it lives on."""

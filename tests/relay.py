@@ -158,7 +158,7 @@ class Link:
             for each in (self._client, self._broker):
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
-        self._thread.join(1.0)
+        self._thread.join(10)
 
     def _ring(self) -> None:
         with contextlib.suppress(OSError):

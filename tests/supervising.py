@@ -231,12 +231,12 @@ def consume(
 
 def steady(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     observer.consuming()
-    _watch(stop, oversight.forced)
+    watch(stop, oversight.forced)
 
 
 def waiting(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     observer.disconnected("nobody\nhome")
-    _watch(stop, oversight.forced)
+    watch(stop, oversight.forced)
 
 
 def talk(stop: Stop, observer: Observer, oversight: Oversight) -> None:
@@ -247,7 +247,7 @@ def talk(stop: Stop, observer: Observer, oversight: Oversight) -> None:
 
 def never(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     """Boots, and does not get any further."""
-    _watch(stop, oversight.forced)
+    watch(stop, oversight.forced)
 
 
 def slowly(stop: Stop, observer: Observer, oversight: Oversight) -> None:
@@ -308,7 +308,7 @@ def busy(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     event = _begin(stop, observer, oversight)
     time.sleep(2.0)
     observer.handled("r", event, 2.0)
-    _watch(stop, None)
+    watch(stop, None)
 
 
 def held(stop: Stop, observer: Observer, oversight: Oversight) -> None:
@@ -317,7 +317,7 @@ def held(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     while not os.path.exists(os.environ["TEST_GO_ON"]):
         time.sleep(0.01)
     observer.handled("r", event, 1.0)
-    _watch(stop, None)
+    watch(stop, None)
 
 
 def endless(stop: Stop, observer: Observer, oversight: Oversight) -> None:
@@ -361,11 +361,11 @@ def _begin(stop: Stop, observer: Observer, oversight: Oversight) -> DomainEvent:
     observer.consuming()
     event = DomainEvent("user.disabled", {}, uuid_string="in-hand-1")
     observer.started("r", event)
-    threading.Thread(target=_watch, args=(stop, lambda _: oversight.forced(True), True), daemon=True).start()
+    threading.Thread(target=watch, args=(stop, lambda _: oversight.forced(True), True), daemon=True).start()
     return event
 
 
-def _watch(stop: Stop, forced: Callable[[bool], None] | None, for_ever: bool = False) -> None:
+def watch(stop: Stop, forced: Callable[[bool], None] | None, for_ever: bool = False) -> None:
     """What the I/O thread does for the signals; returns when a stop was asked for."""
     while for_ever or not stop.requested:
         select.select([stop], [], [], 1.0)

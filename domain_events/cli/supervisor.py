@@ -37,6 +37,7 @@ examples:
   domain-events-supervisor app.receivers --only printer --log-level debug
   domain-events-supervisor app.receivers --alerts
   domain-events-supervisor app.receivers --processes printer=4 --grace 60 --lock /tmp/app.lock
+  domain-events-supervisor app.receivers --http 9100 --http-token-file /run/secrets/http-token
   domain-events-supervisor app.receivers --broker amqp://guest:guest@localhost:5672/%2F
 """
 

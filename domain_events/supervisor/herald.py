@@ -119,6 +119,7 @@ def _send(
     logging.disable()  # the log is the master's; the one thing to be said goes through the pipe
     leave_all()
     forget_service_manager()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the application may have one of its own
     signal.alarm(_LIFETIME)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if not die_with(master):

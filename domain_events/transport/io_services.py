@@ -20,7 +20,32 @@ class IOServices(SelectorIOServicesAdapter):
     def getaddrinfo(self, host: Any, *args: Any, **options: Any) -> nbio_interface.AbstractIOReference:
         # Of a string Python looks for characters beyond ASCII, and imports 0.4 MiB of codec for that.
         name: Any = host.encode() if host.isascii() else host
-        return super().getaddrinfo(name, *args, **options)
+        try:
+            return super().getaddrinfo(name, *args, **options)
+        except RuntimeError:
+            # pika asks in a thread, and there is none to be had: Python 3.12 starts none at the end of a program.
+            return self._resolve(name, *args, **options)
+
+    def _resolve(
+        self,
+        host: Any,
+        port: int,
+        on_done: Callable[[Any], None],
+        family: int = 0,
+        socktype: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> nbio_interface.AbstractIOReference:
+        try:
+            found: Any = socket.getaddrinfo(host, port, family, socktype, proto, flags)
+        except OSError as error:
+            found = error
+        return self._tell(on_done, found)
+
+    def _tell(self, on_done: Callable[[Any], None], outcome: object) -> nbio_interface.AbstractIOReference:
+        task = _Telling(on_done, outcome)
+        self.add_callback_threadsafe(task.tell)
+        return task
 
     def create_streaming_connection(
         self,
@@ -37,20 +62,18 @@ class IOServices(SelectorIOServicesAdapter):
             if not isinstance(cause, OSError):
                 raise
             sock.close()
-            task = _Telling(on_done, ConnectionResetError(cause.errno, cause.strerror))
-            self.add_callback_threadsafe(task.tell)
-            return task
+            return self._tell(on_done, ConnectionResetError(cause.errno, cause.strerror))
 
 
 class _Telling(nbio_interface.AbstractIOReference):
-    def __init__(self, on_done: Callable[[Any], None], problem: OSError) -> None:
+    def __init__(self, on_done: Callable[[Any], None], outcome: object) -> None:
         self._on_done: Callable[[Any], None] | None = on_done
-        self._problem = problem
+        self._outcome = outcome
 
     def tell(self) -> None:
         on_done, self._on_done = self._on_done, None
         if on_done is not None:
-            on_done(self._problem)
+            on_done(self._outcome)
 
     def cancel(self) -> bool:
         was_waiting, self._on_done = self._on_done is not None, None

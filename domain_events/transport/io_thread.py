@@ -27,10 +27,19 @@ class IOThread:
         if self.shares_turns:
             self._poller._create_poller = lambda: _Poll(self.turn, self._poller._fd_handlers)
         self._crashed = crashed
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
+        """Raises RuntimeError when no thread can be had."""
         self._thread.start()
+
+    def work_here(self) -> None:
+        """The calling thread is the thread, until `loop.stop`. Raises what ends it otherwise: a signal handler may."""
+        self._thread = threading.current_thread()
+        self._run()
+        if self._error is not None:
+            raise self._error
 
     @property
     def has_started(self) -> bool:
@@ -70,6 +79,7 @@ class IOThread:
             try:
                 self.loop.start()
             except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait for this thread must hear it
+                self._error = error
                 self._crashed(error)
             finally:
                 self._poller._running = (

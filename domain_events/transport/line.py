@@ -31,6 +31,14 @@ shall not wait for it too. Not sooner, for others send over it, and get duplicat
 come at all: how far away the broker is, is seen from the time that the login took."""
 
 
+GOODBYE_TIMEOUT = 2.0
+"""Seconds that closing waits: for what others are sending, and for the broker."""
+
+
+class NoThread(ConnectionFailed):
+    """Python starts no thread any more, though all else works: 3.12, from the end of the main thread on."""
+
+
 class Message(NamedTuple):
     routing_key: str
     properties: BasicProperties
@@ -54,6 +62,8 @@ class Receipt:
             for index, message in enumerate(messages)
         ]
         self.settled: Callable[[Receipt], None] = _nobody
+        self.line: Line | None = None
+        """That may have it: written down first, for a signal handler may raise at any point of submitting it."""
         self._told = told
         self._errors: list[BrokerError | None] = [None] * len(messages)
         self._noted = [False] * len(messages)
@@ -147,7 +157,7 @@ class Line:
     def begin(self) -> bool:
         """Once. False when this very thread is in the middle of it, further up in its stack.
 
-        Raises ConnectionFailed when there is no thread or descriptor left.
+        Raises ConnectionFailed when there is no thread or descriptor left; NoThread when that is for `send_here`.
         """
         if self._has_begun:
             return True
@@ -158,10 +168,7 @@ class Line:
         io: IOThread | None = None
         try:
             io = IOThread("de-sender", self._on_crash)
-            name = f"sender {os.getpid()}"
-            publisher = Publisher(io, self._brokers, name=name, exchange=self._exchange, asks_for_proof=True)
-            self._running = (io, publisher)
-            _lines[self] = None
+            self._prepare(io)
             io.call(self._work)
             io.start()
             self._has_begun = True
@@ -177,14 +184,35 @@ class Line:
             self._end(lambda _: ConnectionFailed(problem))
             if io is not None:
                 io.loop.close()
+            if isinstance(error, RuntimeError) and "at interpreter shutdown" in str(error):
+                raise NoThread(problem) from error
             # No descriptor or no thread left; and not what a handler says that interrupted us.
             if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, BrokerError):
                 raise ConnectionFailed(problem) from error
             raise
         return True
 
+    def send_here(self, receipt: Receipt, timeout: float) -> None:
+        """Instead of `begin`, for one receipt: the calling thread does the work, then leaves the broker.
+
+        After `timeout` seconds what is not confirmed is settled. Raises what a signal handler raises meanwhile.
+        """
+        io = IOThread("de-sender", self._on_crash)
+        publisher = self._prepare(io)
+        self._has_begun = True
+        try:
+            self.submit(receipt)
+            self.close()
+            io.later(timeout, partial(self._withdraw, receipt, timeout))
+            io.later(timeout + GOODBYE_TIMEOUT, io.loop.stop)
+            io.work_here()
+        finally:
+            _lines.pop(self, None)
+            publisher.forget()
+
     def submit(self, receipt: Receipt) -> bool:
         """False when the line takes nothing any more."""
+        receipt.line = self
         receipt.settled = self._on_settled
         self._receipts[receipt] = None
         if self.is_over:  # read after the receipt was written down: one of the two sees the other
@@ -216,6 +244,13 @@ class Line:
             io, publisher = running
             publisher.forget()
             _left_by_parent.append(io)
+
+    def _prepare(self, io: IOThread) -> Publisher:
+        name = f"sender {os.getpid()}"
+        publisher = Publisher(io, self._brokers, name=name, exchange=self._exchange, asks_for_proof=True)
+        self._running = (io, publisher)
+        _lines[self] = None
+        return publisher
 
     def _publish_here(self, receipt: Receipt) -> bool:
         """When nobody else sends: to have it written by the I/O thread costs a switch of threads, and joins nothing.

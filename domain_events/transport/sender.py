@@ -14,11 +14,8 @@ from itertools import count
 
 from domain_events.errors import ConnectionFailed, SendError, SendTimeout
 from domain_events.settings import Broker
-from domain_events.transport.line import Line, Message, Receipt, close_all
+from domain_events.transport.line import GOODBYE_TIMEOUT, Line, Message, NoThread, Receipt, close_all
 from domain_events.transport.publication import Publication
-
-GOODBYE_TIMEOUT = 2.0
-"""Seconds that closing waits: for what others are sending, and for the broker."""
 
 SLICE = 1000
 """Messages that are submitted together: the broker has them while the next ones are put together."""
@@ -51,6 +48,8 @@ class ConfirmedSender:
             if not done.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)):
                 batch.withdraw(timeout)
                 done.acquire(timeout=VERDICT_TIMEOUT)
+        except NoThread:
+            return self._send_here(messages, timeout)
         except BaseException:
             batch.withdraw(timeout)  # nobody waits any more: it shall not be sent later
             raise
@@ -73,6 +72,8 @@ class ConfirmedSender:
             if not done.done():
                 batch.withdraw(timeout)
                 await asyncio.wait([done], timeout=VERDICT_TIMEOUT)
+        except NoThread:
+            return self._send_here(messages, timeout)  # the other coroutines wait, at the end of the program
         except BaseException:
             batch.withdraw(timeout)
             raise
@@ -87,7 +88,7 @@ class ConfirmedSender:
             line.close()
             line.join(GOODBYE_TIMEOUT)
 
-    def _submit(self, receipt: Receipt) -> Line:
+    def _submit(self, receipt: Receipt) -> None:
         if sys.is_finalizing():
             # The I/O thread has been stopped for ever: Python lets no daemon thread go on at its very end.
             raise ConnectionFailed("not sent: the interpreter is ending")
@@ -95,7 +96,7 @@ class ConfirmedSender:
             line = self._line()
             if not line.is_mine and line.begin():
                 if line.submit(receipt):
-                    return line
+                    return
                 continue
             # This thread would wait for itself: it is the I/O thread, in which the garbage collector has come upon a
             # finalizer that sends; or it is about to begin the line, and a signal handler has interrupted it.
@@ -103,7 +104,12 @@ class ConfirmedSender:
             line.begin()
             if line.submit(receipt):
                 line.close()  # as soon as this is settled
-                return line
+                return
+
+    def _send_here(self, messages: Sequence[Message], timeout: float) -> list[SendError | None]:
+        receipt = Receipt(self._exchange, messages, lambda: None)
+        self._new_line().send_here(receipt, timeout)
+        return receipt.errors(partial(_no_verdict, timeout))
 
     def _line(self) -> Line:
         line = self._last
@@ -123,28 +129,28 @@ class _Batch:
         self._told = told
         self._slices = -(-len(messages) // SLICE)
         self._ended = count(1)  # one step to take a number, also for the threads of several lines
-        self._submitted: list[tuple[Line, Receipt]] = []
+        self._receipts: list[Receipt] = []
 
-    def submit(self, submit: Callable[[Receipt], Line]) -> None:
+    def submit(self, submit: Callable[[Receipt], None]) -> None:
         for begin in range(0, len(self._messages), SLICE):
             receipt = Receipt(self._exchange, self._messages[begin : begin + SLICE], self._on_slice)
+            self._receipts.append(receipt)  # first: who is interrupted in the middle withdraws it
             try:
-                line = submit(receipt)
+                submit(receipt)
             except ConnectionFailed as error:
-                if not self._submitted:
+                if not begin:
                     raise
                 # The line of the slices before has died, and no other one can begin: only this much is not sent.
                 receipt.fail(partial(_as_one_of_many, str(error)))
-                line = self._submitted[-1][0]
-            self._submitted.append((line, receipt))
 
     def withdraw(self, timeout: float) -> None:
-        for line, receipt in self._submitted:
-            line.withdraw(receipt, timeout)
+        for receipt in self._receipts:
+            if receipt.line is not None:
+                receipt.line.withdraw(receipt, timeout)
 
     def errors(self, otherwise: Callable[[], SendError]) -> list[SendError | None]:
         """One for each message; see `Receipt.errors`."""
-        return [error for _, receipt in self._submitted for error in receipt.errors(otherwise)]
+        return [error for receipt in self._receipts for error in receipt.errors(otherwise)]
 
     def _on_slice(self) -> None:
         if next(self._ended) == self._slices:

@@ -8,6 +8,7 @@ so that heartbeats go on. Whoever touches the connection holds the I/O thread's 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 from collections.abc import Callable
@@ -43,12 +44,15 @@ class Serving:
                 return False
             self._is_waiting = True
         while True:
-            self._poll.poll()
+            events = self._poll.poll()
             with turn:
+                rang = (self._bell, select.POLLIN) in events
+                if rang or self._lent is None:  # it may have rung just now
+                    self._hush()
                 if self._lent is None:
-                    if self._bell is not None:
-                        os.eventfd_read(self._bell)
                     return False
+                if rang and len(events) == 1:
+                    continue  # for somebody before us, whom a signal handler's exception has taken away
                 self._is_used = True
                 is_alive = self._lent.read()
                 if not is_alive:
@@ -76,6 +80,11 @@ class Serving:
         if self._bell is not None:
             os.close(self._bell)
             self._bell = None
+
+    def _hush(self) -> None:
+        if self._bell is not None:
+            with contextlib.suppress(BlockingIOError):  # it is silent
+                os.eventfd_read(self._bell)
 
     def _take(self, connection: DirectConnection | None) -> bool:
         descriptor = connection.lend() if connection is not None else None

@@ -34,7 +34,7 @@ _WITH_LENGTH = b"FASx"
 
 _PLAIN_JSON = b"\x10application/json"  # a short string, which stands first
 _CONTENT_TYPE = BasicProperties.FLAG_CONTENT_TYPE >> 8
-_HEADERS = BasicProperties.FLAG_HEADERS >> 8
+_FLAGS = _CONTENT_TYPE | BasicProperties.FLAG_HEADERS >> 8
 _OURS = b"domain-events-"
 
 
@@ -75,12 +75,10 @@ def is_plain_json(properties: object) -> bool:
 
     Nearly all are so, also those with a trace context: its headers are not read by those who do not trace.
     """
-    return (
-        type(properties) is bytes
-        and properties.startswith(_PLAIN_JSON, 2)
-        and bool(properties[0] & _CONTENT_TYPE)
-        and not (properties[0] & _HEADERS and _OURS in properties)
-    )
+    if type(properties) is bytes and properties.startswith(_PLAIN_JSON, 2):
+        flags = properties[0] & _FLAGS
+        return flags == _CONTENT_TYPE or (flags == _FLAGS and _OURS not in properties)
+    return False
 
 
 def decode_properties(encoded: bytes) -> BasicProperties:

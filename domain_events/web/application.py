@@ -7,6 +7,7 @@ import ipaddress
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route
@@ -15,11 +16,13 @@ from starlette.types import Receive, Scope, Send
 from domain_events.supervisor.http_process import Desk
 from domain_events.web.access import Access
 from domain_events.web.asking import Master
-from domain_events.web.depths import Depths
 from domain_events.web.doors import Doors
 from domain_events.web.guard import Guard, loopback_hosts
 from domain_events.web.health import Health
 from domain_events.web.scraping import Scraping
+
+if TYPE_CHECKING:
+    from domain_events.web.depths import Depths
 
 
 class Application:
@@ -31,11 +34,10 @@ class Application:
         host, port = desk.listener.getsockname()[:2]
         self._is_local = ipaddress.ip_address(str(host).partition("%")[0]).is_loopback
         self._doors = Doors(Access(desk.token), int(port))
-        self._depths = Depths(desk.registrations, os.environ.get("DOMAIN_EVENTS_MANAGEMENT") or None)
-        self._closes: list[Callable[[], object]] = [self._depths.close]
+        self._closes: list[Callable[[], object]] = []
         health = Health(master)
         # On loopback a scraper needs no token, also when people do: numbers hold no event.
-        scraping = Scraping(master, self._depths, None if self._is_local else self._doors)
+        scraping = Scraping(master, lambda: self._depths, None if self._is_local else self._doors)
         routes: Sequence[BaseRoute] = [
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
@@ -48,12 +50,21 @@ class Application:
         for close in self._closes:
             close()
 
+    # What only some need is made, and imported, when the first one asks: health checks do without its memory.
+
+    @cached_property
+    def _depths(self) -> Depths:
+        from domain_events.web.depths import Depths
+
+        depths = Depths(self._desk.registrations, os.environ.get("DOMAIN_EVENTS_MANAGEMENT") or None)
+        self._closes.append(depths.close)
+        return depths
+
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._pages(scope, receive, send)
 
     @cached_property
     def _pages(self) -> Starlette:
-        """Made, and what it needs imported, when somebody looks at it: who only asks for health does without."""
         from domain_events.web.jobs import Jobs
         from domain_events.web.letter_pages import LetterPages
         from domain_events.web.letters import Letters

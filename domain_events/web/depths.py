@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from domain_events.errors import DomainEventError
 from domain_events.registration import Registration
 from domain_events.settings import Brokers, configured_brokers
-from domain_events.transport.migration.looking import count, listed_delays
+from domain_events.transport.counting import count_ready
+from domain_events.transport.migration.looking import listed_delays
 from domain_events.transport.migration.management import Listing, management_of
 from domain_events.transport.migration.work import by_brokers
-from domain_events.transport.script import Steps
-from domain_events.transport.session import Another, Session
+from domain_events.transport.session import Session
 from domain_events.transport.topology import dead_letter_queue_name, retry_queue
 
+logger = logging.getLogger(__name__)
+
 _TIMEOUT = 5.0  # seconds for one look at one broker
+_TIMEOUT_EACH = 0.02  # and for each queue
 _REST = 10.0  # seconds for which a broker that did not answer is left alone
 _IDLE = 60.0  # seconds without a look, after which we leave the broker
 _MISSING = 60.0  # seconds for which a queue that is not there is not asked for: the broker logs each such question
@@ -67,8 +70,7 @@ class Depths:
                 self._leaving.cancel()
             self._leaving = loop.call_later(_IDLE, self._leave)
         if self._looking is not None and patience > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._looking), patience)
+            await asyncio.wait([self._looking], timeout=patience)
         return self.latest
 
     def close(self) -> None:
@@ -78,7 +80,9 @@ class Depths:
     def _looked(self, looking: asyncio.Future[None]) -> None:
         self._looking = None
         self._looked_at = time.monotonic()
-        looking.result()
+        if looking.exception() is not None:
+            self.latest = {}  # rather than what was true once
+            logger.error("the depths of queues are not known", exc_info=looking.exception())
 
     def _leave(self) -> None:
         self._thread.submit(self._leave_all)
@@ -129,29 +133,21 @@ class _Source:
     def _counted(self, delays: Delays) -> dict[str, Depth]:
         if self._session is None:
             self._session = Session(self._brokers, "depths")
-        return self._session.run(lambda another: self._count(another, delays), _TIMEOUT)
-
-    def _count(self, another: Another, delays: Delays) -> Steps[dict[str, Depth]]:
-        found = {}
-        for registration in self._registrations:
-            name = registration.name
-            queue = yield from self._ready(another, name)
-            dead = yield from self._ready(another, dead_letter_queue_name(name))
-            retry = 0
-            for delay in delays.get(name, ()):
-                retry += (yield from self._ready(another, retry_queue(name, delay).name)) or 0
-            found[name] = Depth(queue=queue, retry=retry, dead=dead)
-        return found
-
-    def _ready(self, another: Another, name: str) -> Steps[int | None]:
         now = time.monotonic()
-        if now < self._missing.get(name, 0.0):
-            return None
-        counts = yield from count(another, name)
-        if counts is None:
-            self._missing[name] = now + _MISSING
-            return None
-        return counts[0]
+        self._missing = {name: until for name, until in self._missing.items() if now < until}
+        queues = {each.name: _queues_of(each.name, delays) for each in self._registrations}
+        names = [name for mine in queues.values() for name in mine.all if name not in self._missing]
+        timeout = _TIMEOUT + len(names) * _TIMEOUT_EACH
+        counts = self._session.run(lambda another: count_ready(another, names), timeout)
+        self._missing.update(dict.fromkeys(counts.missing, now + _MISSING))
+        return {
+            name: Depth(
+                queue=counts.ready.get(mine.main),
+                retry=sum(counts.ready.get(each, 0) for each in mine.retries),
+                dead=counts.ready.get(mine.dead),
+            )
+            for name, mine in queues.items()
+        }
 
     def _listed(self, listing: Listing) -> dict[str, Depth]:
         def messages(*names: str) -> int | None:
@@ -167,3 +163,18 @@ class _Source:
             )
             for name in (registration.name for registration in self._registrations)
         }
+
+
+class _Queues(NamedTuple):
+    main: str
+    dead: str
+    retries: Sequence[str]
+
+    @property
+    def all(self) -> Sequence[str]:
+        return [self.main, self.dead, *self.retries]
+
+
+def _queues_of(receiver: str, delays: Delays) -> _Queues:
+    retries = [retry_queue(receiver, delay).name for delay in delays.get(receiver, ())]
+    return _Queues(receiver, dead_letter_queue_name(receiver), retries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from domain_events.web.access import Access, Limiter, is_own_origin
 
@@ -94,10 +94,13 @@ async def read_form(request: Request) -> Form:
     if kind != "application/x-www-form-urlencoded":
         raise Refused(415, "Only plain forms are understood here.")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_FORM:
-            raise Refused(413, f"A form has at most {LARGEST_FORM} bytes.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LARGEST_FORM:
+                raise Refused(413, f"A form has at most {LARGEST_FORM} bytes.")
+    except ClientDisconnect:
+        raise Refused(400, "The form did not come to its end.") from None
     try:
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:

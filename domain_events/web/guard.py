@@ -42,7 +42,9 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        if self._hosts is not None and host_of(Headers(scope=scope).get("host", "")) not in self._hosts:
+        host = Headers(scope=scope).get("host")
+        # Without such a header it is no browser: HTTP/1.0, as some health checks speak it.
+        if self._hosts is not None and host is not None and host_of(host) not in self._hosts:
             answer = PlainTextResponse("not the server of that host: ask by the address that it is bound to\n", 421)
             await answer(scope, receive, send_guarded)
             return

@@ -23,6 +23,7 @@ CANARY = 30.0
 """Seconds to wait for what becomes of the first event."""
 
 _MOST_RUNNING = 4
+_GOODBYE = 1.5  # seconds, at the end of the process
 _KEPT = 50  # that have ended
 
 
@@ -54,6 +55,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
+        self._threads: list[threading.Thread] = []
 
     def get(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
@@ -76,13 +78,17 @@ class Jobs:
         self._jobs[job.id] = job
         for old in [each for each in self._jobs.values() if each.is_over][: max(0, len(self._jobs) - _KEPT)]:
             del self._jobs[old.id]
-        start_thread("de-job", lambda: _run(job, open_queue, wanted))
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(start_thread("de-job", lambda: _run(job, open_queue, wanted)))
         return job
 
     def close(self) -> None:
-        """The process ends: what is begun is finished, no more of it."""
+        """The process ends: what is begun is finished if that is soon, and the log says how far it came."""
         for job in self._jobs.values():
             job.stop.set()
+        until = time.monotonic() + _GOODBYE
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _run(job: Job, open_queue: Callable[[], DeadLetterQueue], wanted: Wanted) -> None:

@@ -187,6 +187,7 @@ class LetterPages:
         job = self._wanted_job(request.query_params.get("id", ""))
 
         async def render() -> str:
+            self._site.doors.reading(request)
             return self._site.text(request, "_job.html", job=job)
 
         return self._live.stream(render)

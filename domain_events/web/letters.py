@@ -15,6 +15,7 @@ from domain_events.registration import Registration
 from domain_events.settings import configured_brokers
 from domain_events.showing import one_line
 from domain_events.transport.dead_letters.fingerprint import Fingerprint
+from domain_events.transport.dead_letters.groups import Group, Groups
 from domain_events.transport.dead_letters.letter import LARGE, Detail, Letter, Summary
 from domain_events.transport.dead_letters.queue import DeadLetterQueue
 from domain_events.transport.dead_letters.wanted import Wanted
@@ -77,25 +78,6 @@ class Searched(Wanted):
         return len(letter.body) < LARGE and self.text in letter.body.decode(errors="replace").lower()
 
 
-@dataclass(slots=True, kw_only=True)
-class Group:
-    """Letters of one cause. Times in Unix seconds."""
-
-    fingerprint: Fingerprint
-    count: int = 0
-    first: float | None = None
-    last: float | None = None
-    reason: str = ""  # of the newest
-
-    def add(self, letter: Letter) -> None:
-        self.count += 1
-        dead_at = letter.dead_at
-        if dead_at is not None:
-            self.first = dead_at if self.first is None else min(self.first, dead_at)
-        if self.last is None or (dead_at is not None and dead_at >= self.last):
-            self.last, self.reason = dead_at, one_line(letter.reason, 300)
-
-
 @dataclass(kw_only=True)
 class Shelf:
     """What one look has found."""
@@ -148,7 +130,7 @@ class Letters:
         of_any_cause = replace(query, fingerprint="").wanted(time.time())
         until = self._clock() + LOOKING
         shelf = Shelf()
-        groups: dict[str, Group] = {}
+        groups = Groups(MOST_GROUPS)
         types: dict[str, None] = {}
         newest: list[tuple[float, int, Summary]] = []  # a heap: the oldest first
         numbers = itertools.count()
@@ -161,7 +143,7 @@ class Letters:
                         types[one_line(letter.error_type, 200)] = None
                     if not of_any_cause.matches(letter):
                         continue
-                    _add(groups, letter, shelf)
+                    groups.add(letter)
                     if wanted.fingerprint is None or letter.fingerprint.key == wanted.fingerprint:
                         shelf.matching += 1
                         entry = (letter.dead_at or 0.0, next(numbers), letter.summary)
@@ -169,7 +151,7 @@ class Letters:
                 if self._clock() >= until and shelf.seen < queue.count:
                     shelf.is_cut = True
                     break
-        shelf.groups = sorted(groups.values(), key=lambda group: -group.count)
+        shelf.groups, shelf.other_groups = groups.largest_first, groups.others
         shelf.newest = [summary for _, _, summary in sorted(newest, key=lambda each: each[:2], reverse=True)]
         shelf.error_types = sorted(types)
         return shelf
@@ -185,17 +167,6 @@ class Letters:
                 if self._clock() >= until:
                     break
         return None
-
-
-def _add(groups: dict[str, Group], letter: Letter, shelf: Shelf) -> None:
-    fingerprint = letter.fingerprint
-    group = groups.get(fingerprint.key)
-    if group is None:
-        if len(groups) >= MOST_GROUPS:
-            shelf.other_groups += 1
-            return
-        group = groups[fingerprint.key] = Group(fingerprint=fingerprint)
-    group.add(letter)
 
 
 def _shown(letter: Letter) -> Shown:

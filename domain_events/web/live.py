@@ -25,7 +25,7 @@ class Live:
         self._watchers = 0
 
     def stream(self, render: Callable[[], Awaitable[str]]) -> StreamingResponse:
-        """`render` gives the HTML of now. Raises Refused."""
+        """`render` gives the HTML of now; it raises Refused for who may not see it any more. Raises Refused."""
         if self._watchers >= MOST_WATCHERS:
             raise Refused(503, "Too many are watching.")
         # Counted when it begins, for what never begins never ends.
@@ -39,6 +39,8 @@ class Live:
                 try:
                     html = await render()
                     said = f"event: fresh\ndata: {json.dumps(html)}\n\n"
+                except Refused:
+                    return  # whoever watches is logged in no longer
                 except (MasterSilent, MasterGone):
                     said = "event: silent\ndata:\n\n"
                 quiet = quiet + 1 if said == last else 0

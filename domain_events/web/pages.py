@@ -64,9 +64,11 @@ class Pages:
         name = request.query_params.get("name", "")
 
         async def overview() -> str:
+            self._site.doors.reading(request)
             return self._site.text(request, "_overview.html", view=await self._watching.overview())
 
         async def receiver() -> str:
+            self._site.doors.reading(request)
             each = await self._watching.receiver(name)
             return "" if each is None else self._site.text(request, "_receiver.html", each=each)
 

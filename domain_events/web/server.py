@@ -8,6 +8,7 @@ import logging
 import signal
 from collections.abc import Iterator
 
+import h11
 import uvicorn
 
 from domain_events.supervisor.http_process import Desk
@@ -33,6 +34,11 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not: an answer to who has broken off, or has gone on with nonsense, while it was being made."""
+    return not (record.exc_info and isinstance(record.exc_info[1], h11.LocalProtocolError))
+
+
 def run(desk: Desk) -> None:
     asyncio.run(_run(desk))
 
@@ -42,7 +48,9 @@ async def _run(desk: Desk) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, end.set)
     # Whoever sends nonsense must not fill our log with it. What is wrong with us is an ERROR.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    log = logging.getLogger("uvicorn.error")
+    log.setLevel(logging.ERROR)
+    log.addFilter(_is_ours)
     master = await Master.connect(desk.asking, desk.acting, gone=end.set)
     application = Application(desk, master, end)
     config = uvicorn.Config(
@@ -57,7 +65,7 @@ async def _run(desk: Desk) -> None:
         date_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=LONGEST_HEAD,
-        timeout_keep_alive=15,
+        timeout_keep_alive=5,
         timeout_graceful_shutdown=_GOODBYE,
         backlog=64,
     )

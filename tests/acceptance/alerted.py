@@ -27,7 +27,11 @@ def register(name: str, keys: list[str], *, does: str = "note", at: str = "recei
         if does == "die":
             os._exit(3)
 
-    {"receiver": receiver, "elsewhere": elsewhere}[at].register(handle, name, keys, **options)  # type: ignore[arg-type]
+    async def handle_async(event: DomainEvent) -> None:
+        handle(event)
+
+    handler = handle_async if "concurrency" in options else handle
+    {"receiver": receiver, "elsewhere": elsewhere}[at].register(handler, name, keys, **options)  # type: ignore[arg-type]
 
 
 for given_name, given in json.loads(os.environ["TEST_RECEIVERS"]).items():

@@ -12,6 +12,7 @@ import pytest
 
 from domain_events.alerts import DEAD_LETTERED, SUPPRESSED, has_id_of_alert
 from tests.acceptance.alerts import Alerts
+from tests.acceptance.deploying import Connected
 from tests.acceptance.trouble import DEADLINE
 from tests.brokers import Broker, Queues
 from tests.processes import Processes
@@ -79,6 +80,19 @@ def test_alerts_can_be_asked_for_in_the_environment(alerts: Alerts) -> None:
     assert alert.data["error_type"] == "ValueError"
 
 
+def test_after_a_reload_alerts_are_sent_as_before(alerts: Alerts, connected: Connected) -> None:
+    alerts.listen()
+    connected.clean("work")
+    for version in ("1", "2"):
+        connected.app.write(version, "receive('work')\n")
+        if version == "1":
+            connected.start("--alerts", children=1)
+        else:
+            assert connected.operate("reload", "--wait")[0] == 0
+        connected.send("work.asked", int(version), fail=True)
+        assert alerts.wait(int(version))[-1].data["error_message"] == "cannot be handled"
+
+
 def test_what_is_dropped_and_what_is_no_event_leads_to_alerts_too(alerts: Alerts) -> None:
     alerts.start_consuming("--alerts", careless={"does": "fail", "dead_letter": False}, work={})
     [event] = alerts.send("careless", 1)
@@ -124,20 +138,36 @@ def test_a_receiver_that_fails_on_everything_and_gets_everything_makes_no_loop(o
 
 def test_a_burst_of_dead_letters_leads_to_few_alerts_and_to_their_number(alerts: Alerts) -> None:
     n = 300
-    master = alerts.start_consuming("--alerts", work={"does": "fail"})
+    master = alerts.start_consuming("--alerts", work={"does": "fail", "threads": 3})
     began = time.monotonic()
     alerts.send("work", *range(n))
     alerts.wait_dead("work", n)
-    assert master.stop(tracebacks=n) == 0
+    # After ten seconds, without a stop; what comes after that is told of at the end of the drain.
+    wait_until(lambda: SUPPRESSED in {alert.routing_key for alert in alerts.wait(0)}, DEADLINE, "how many there were")
+    alerts.send("work", *range(n))
+    alerts.wait_dead("work", 2 * n)
+    assert master.stop(tracebacks=2 * n) == 0
     lasted = time.monotonic() - began
-    alerts.wait(11)
-    kinds = {
-        kind: [alert for alert in alerts.seen if alert.routing_key == kind] for kind in (DEAD_LETTERED, SUPPRESSED)
-    }
-    assert 10 <= len(kinds[DEAD_LETTERED]) <= 11 + lasted
-    assert len(kinds[DEAD_LETTERED]) + sum(alert.data["n"] for alert in kinds[SUPPRESSED]) == n
-    assert len(kinds[SUPPRESSED]) <= 1 + lasted / 10
-    assert master.messages("more events were given up within")
+    told = [alert for alert in alerts.wait(12) if alert.routing_key == DEAD_LETTERED]
+    counts = [alert.data["n"] for alert in alerts.seen if alert.routing_key == SUPPRESSED]
+    assert 10 <= len(told) <= 11 + lasted
+    assert len(told) + sum(counts) == 2 * n
+    assert 2 <= len(counts) <= 2 + lasted / 10
+    assert len(master.messages("more events were given up within")) == len(counts)
+
+
+def test_an_event_that_kills_its_consumer_leads_to_an_alert_when_it_is_given_up(alerts: Alerts) -> None:
+    alerts.start_consuming("--alerts", work={"does": "die"})
+    [event] = alerts.send("work", 1)
+    [told] = alerts.wait(1)
+    assert (told.data["id"], told.data["reason"]) == (event.uuid_string, "consumer died 2x (exit 3)")
+    assert (told.data["error_type"], told.data["error_message"]) == ("ConsumerDied", "exit 3")
+
+
+def test_coroutines_that_fail_lead_to_alerts_too(alerts: Alerts) -> None:
+    alerts.start_consuming("--alerts", work={"does": "fail", "concurrency": 5})
+    events = alerts.send("work", *range(5))
+    assert {alert.data["id"] for alert in alerts.wait(5)} == {event.uuid_string for event in events}
 
 
 def test_an_alert_that_nobody_is_bound_for_is_a_line_in_the_log(own_alerts: Alerts) -> None:

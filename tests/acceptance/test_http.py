@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_it_lives_and_is_ready_when_all_receivers_consume(site: Site) -> None:
         head = site.ask(path, "HEAD")
         assert (head.status, head.body) == (200, b"")
         assert head.headers["content-length"] != "0"
-        assert site.ask(path, "POST").status == 405
+        assert site.ask(path, "POST").status in (404, 405)
     assert site.ask("/nothing").status == 404
 
 
@@ -184,6 +185,27 @@ def test_a_reload_brings_a_child_that_knows_the_new_receivers(deployed: Deployed
     assert deployed.stop() == 0
 
 
+def test_nobody_asks_and_nothing_happens(deployed: Deployed, site: Site) -> None:
+    """Neither it nor its master wakes up for it."""
+    assert site.ask("/livez").status == 200
+    wait_until(lambda: site.open_files() == len(os.listdir(f"/proc/{site.pid}/fd")), DEADLINE, "a quiet moment")
+    wait_until(lambda: _sleeps(site.pid), DEADLINE, "it sleeps", pause=0.0)
+    wait_until(lambda: _sleeps(deployed.pid), DEADLINE, "the master sleeps", pause=0.0)
+
+
+def _sleeps(pid: int) -> bool:
+    """For two seconds on end."""
+    before = proc.waits(pid)
+    time.sleep(2.0)
+    return proc.waits(pid) == before
+
+
+def test_one_that_is_stopped_keeps_nobody_from_ending(deployed: Deployed, site: Site) -> None:
+    os.kill(site.pid, signal.SIGSTOP)
+    assert deployed.operate("status")[0] == 0
+    assert deployed.stop() == 0
+
+
 def test_stacks_are_written_on_request(deployed: Deployed, site: Site) -> None:
     deployed.master.handle.send(signal.SIGUSR2)
     text = f"stacks of http (pid {site.pid})"
@@ -245,6 +267,52 @@ def test_a_head_that_does_not_end_is_refused(site: Site, head: bytes) -> None:
         for _ in range(1000):  # 16 MB, in small pieces
             connection.sendall(b"x" * 16_000)
         raise AssertionError("all of it was taken")
+    assert site.ask("/livez").status == 200
+
+
+def test_who_does_not_speak_http_is_not_worth_a_line(site: Site) -> None:
+    said = (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"GET /\xff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /%zz%ff%00 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",  # no host
+        b"GET / HTTP/9.9\r\nHost: 127.0.0.1\r\n\r\n",
+        b"BREW /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET http://evil.example/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nhalf a form",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"\r\n" * 1000,
+        b"\x00" * 5000,
+    )
+    for data in said:
+        with site.connect() as connection, suppress(ConnectionResetError, BrokenPipeError):
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(4096)
+    assert site.ask("/livez").status == 200
+    assert [line for line in site.master.log() if line["process"] == site.pid] == []
+    assert len(site.pids) == 1
+
+
+def test_a_health_check_may_speak_an_older_http(site: Site) -> None:
+    with site.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_who_asks_and_does_not_read_is_hung_up_on(site: Site) -> None:
+    """Until the kernel takes no more, and a little longer."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect((site.host, site.port))
+        connection.settimeout(DEADLINE)
+        request = b"GET /static/page.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        with suppress(ConnectionResetError, BrokenPipeError):
+            for _ in range(100_000):
+                connection.sendall(request)
+            raise AssertionError("all of it was taken")
     assert site.ask("/livez").status == 200
 
 

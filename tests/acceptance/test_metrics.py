@@ -297,6 +297,42 @@ def test_every_way_to_end_has_its_cause(deployed: Deployed) -> None:
     assert deployed.stop() == 0
 
 
+def test_what_takes_too_long_wears_out_or_is_refused_has_its_cause_too(connected: Connected) -> None:
+    connected.clean("slow", "worn", "refused")
+    connected.queues.channel.queue_declare(f"{connected.prefix}refused", durable=True)  # a classic one
+    connected.app.write("1", "receive('slow', timeout=0.5)\nreceive('worn')\nreceive('refused')\n")
+    master = connected.start("--max-events", "10", children=2)
+    connected.send("slow.asked", 1, seconds=600)
+    wait_numbers(connected, "slow", failed={"ConsumerDied": 1}, delivered=2)
+    assert restarts(connected, "slow") == {"timeout": 2}
+    connected.send("worn.asked", *range(15))
+    connected.wait_handled("worn", range(15))
+    wait_until(lambda: restarts(connected, "worn") == {"recycle": 1}, DEADLINE, "it is replaced")
+    wait_numbers(connected, "worn", handled=15)
+    assert set(restarts(connected, "refused")) == {"configuration"}
+    wait_until(lambda: numbers(connected)["refused"]["state"] == "failed", DEADLINE, "between two tries")
+    assert master.lines("child_exit", code=78)
+    assert connected.stop() == 0
+
+
+def test_a_reload_that_fails_replaces_nobody(deployed: Deployed) -> None:
+    deployed.app.write("1", "receive('one')\n")
+    deployed.start(children=1)
+    [before] = deployed.wait_running("one#0")
+    deployed.app.write("2", "@child_started\ndef fail():\n    raise RuntimeError('no tea')\n\n\nreceive('one')\n")
+    deployed.reload_fails()
+    assert list(deployed.wait_running("one#0")) == [before]
+    wait_until(lambda: len(numbers(deployed)["one"]["processes"]) == 1, DEADLINE)
+    assert restarts(deployed, "one") == {"boot": 1}, "of the one on trial"
+    deployed.app.write("3", "receive('two')\n")
+    deployed.reload()
+    found = numbers(deployed)
+    assert (found["one"]["state"], found["two"]["state"]) == (None, "consuming")
+    assert restarts(deployed, "one") == {"boot": 1}, "who goes for good is not replaced"
+    assert restarts(deployed, "two") == {}
+    assert deployed.stop() == 0
+
+
 def test_the_command_shows_what_prometheus_reads(connected: Connected) -> None:
     connected.clean("work")
     connected.app.write("1", f"{MOODY}receive('work')\n")

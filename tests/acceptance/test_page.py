@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
@@ -216,6 +218,47 @@ def _watches(site: Site, cookie: str) -> bool:
     with site.connect() as connection:
         connection.sendall(_live(site, cookie))
         return connection.recv(12) == b"HTTP/1.1 200"
+
+
+def test_stacks_that_were_asked_for_are_on_the_page_of_the_receiver(closed: Site) -> None:
+    visitor = Visitor(closed)
+    assert "None were written." in visitor.get("/receiver?name=two").text
+    closed.master.handle.send(signal.SIGUSR2)
+    wait_until(lambda: visitor.get("/receiver?name=two").text.count("<details") == 2, DEADLINE, "those of both")
+    page = visitor.get("/receiver?name=two").text
+    assert "most recent call first" in page
+    assert "two#1, pid " in page
+    assert "<details" not in visitor.get("/receiver?name=nobody").text
+    [pid, *_] = re.findall(r"two#0, pid (\d+)", page)
+    os.kill(int(pid), signal.SIGKILL)  # they stay when the process goes
+    closed.master.wait_lines("child_consuming", 4)
+    assert f"two#0, pid {pid}" in visitor.get("/receiver?name=two").text
+
+
+def test_the_management_plugin_is_asked_where_there_is_one(
+    processes: Processes, managed_broker: Broker, unique: str, tmp_path: Path
+) -> None:
+    """It knows retry queues that nobody has told us of."""
+    queues = Queues(managed_broker.url)
+    connected = Connected(processes, tmp_path, queues, managed_broker.url, unique)
+    try:
+        connected.clean("work", "other")
+        connected.app.write("1", WORK)
+        login = managed_broker.management_url.replace("http://", "http://guest:guest@")
+        connected.env["DOMAIN_EVENTS_MANAGEMENT"] = login
+        site = Site(connected.start(*ANY, children=2))
+        name = f"{connected.prefix}work"
+        queue = f"{name}:retry:777000"
+        arguments = {"x-queue-type": "quorum", "x-message-ttl": 777000}
+        queues.forget_after(queue)
+        queues.channel.queue_declare(queue, durable=True, arguments=arguments)
+        queues.publish(queue, b"{}", exchange="")
+        wanted = f'domain_events_queue_depth{{kind="retry",receiver="{name}"}} 1.0'
+        wait_until(lambda: wanted in site.ask("/metrics").text, DEADLINE, "the depth", pause=0.5)
+        assert f'kind="retry",receiver="{connected.prefix}other"}} 0.0' in site.ask("/metrics").text
+    finally:
+        processes.end()  # before the queues go: they would be made again
+        queues.close()
 
 
 # Who comes in

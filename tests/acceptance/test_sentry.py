@@ -17,7 +17,7 @@ from domain_events import DomainEvent, Sender
 from tests.acceptance.service import COMMAND
 from tests.brokers import Broker, Queues
 from tests.documents import BLOCKS
-from tests.processes import ROOT, Processes
+from tests.processes import Processes
 from tests.waiting import wait_until
 
 RECEIVERS = """
@@ -81,7 +81,6 @@ def test_each_failure_is_one_issue_with_the_receiver_and_the_event(
         [sys.executable, COMMAND, "receivers"],
         env={
             "DOMAIN_EVENT_BROKER": broker.url,
-            "PYTHONPATH": str(ROOT),
             "TEST_PREFIX": unique,
             "SENTRY_DSN": f"http://key@127.0.0.1:{sentry.server_port}/1",
         },

@@ -80,8 +80,11 @@ def test_systemd_finds_the_service_well_protected() -> None:
 def test_the_unit_reads_what_the_documentation_promises(unit: Unit) -> None:
     assert unit["Service", "ExecStart"] == [PROGRAM], "the modules come from the environment file"
     assert unit["Service", "EnvironmentFile"] == ["/etc/domain-events/%i.env"]
-    assert unit["Service", "LoadCredential"] == ["broker:/etc/domain-events/%i.broker"]
-    assert unit["Service", "SetCredential"] == [r"broker:\n"], "without it, a missing file fails the start"
+    assert unit["Service", "LoadCredential"] == [
+        "broker:/etc/domain-events/%i.broker",
+        "http-token:/etc/domain-events/%i.http-token",
+    ]
+    assert unit["Service", "SetCredential"] == [r"broker:\n", r"http-token:\n"], "or a missing file fails the start"
 
 
 def test_only_the_supervisor_is_told_to_stop_and_only_it_speaks_for_the_service(unit: Unit) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psycopg
 import pytest
@@ -101,6 +102,17 @@ def test_the_title_names_the_project(start: Start, unique: str) -> None:
     assert title == "domain-events: master tests.django_project.settings 2/2"
     supervisor.terminate()
     assert supervisor.wait() == 0
+
+
+def test_http_is_served_here_too(start: Start, unique: str) -> None:
+    supervisor = consuming(start(*COMMAND, "--http", "0"), unique)
+    output = supervisor.wait_output("event=http_serving")
+    address = output.partition("event=http_serving")[2].partition("address=")[2].split()[0]
+    with urlopen(f"http://{address}/readyz", timeout=60) as answer:
+        assert json.load(answer)["receivers"] == 2
+    supervisor.terminate()
+    assert supervisor.wait() == 0
+    assert supervisor.group() == []
 
 
 def test_check_shows_the_receivers_of_installed_apps_and_of_named_modules(start: Start, unique: str) -> None:

@@ -259,6 +259,24 @@ for name, receiver in {{"printer": here, "away": away, "off": off, "orders": oth
     assert [each["name"] for each in json.loads(done.stdout)["receivers"]] == [f"{unique}orders"]
 
 
+def test_a_plugin_is_not_asked_about_another_broker(service: Service, unique: str) -> None:
+    """It would say that nothing is bound, which is not so."""
+    (service.folder / "app.py").write_text(f"""
+from domain_events import Receiver
+for name, url in {{"printer": "{service.url}", "far": "amqp://guest:guest@127.0.0.2:1"}}.items():
+    receiver = Receiver(url, exchange="{service.exchange}")
+    receiver.register(print, "{unique}" + name, ["user.*"])
+    globals()[name] = receiver
+""")
+    service.declare("printer")
+    done = service.run("user.x", "app", "--json")
+    assert done.returncode == 3
+    found = json.loads(done.stdout)
+    verdicts = {each["name"].removeprefix(unique): each["verdict"] for each in found["receivers"]}
+    assert verdicts == {"printer": "gets", "far": "by_code"}
+    assert any("no management plugin answers at http://127.0.0.2:15672" in note for note in found["notes"])
+
+
 def test_a_queue_that_is_being_made_anew_is_said(service: Service) -> None:
     service.declare("printer")
     transit = f"{service.unique}printer:retry:moving"

@@ -139,6 +139,8 @@ def test_data_that_nests_deeper_than_events_may_is_refused() -> None:
         ("a.b", "1", "--lines"),
         ("a.b", "--lines", "--id", "x"),
         ("a.b", "--file", "/nobody/is/here"),
+        ("a.b", "--file", "/"),
+        ("a.b", "--lines", "--file", "/"),
         ("a.b", "1", "--timestamp", "2026-11-30T12:00:00"),
         ("a.b", "1", "--timeout", "0"),
         ("a.b", "1", "--timeout", "nan"),
@@ -173,6 +175,21 @@ def test_the_producers_broker_counts_and_a_flag_wins(inbox: Inbox, broker: Broke
     assert operate("send", inbox.key, "3", "--broker-file", str(file), **away).returncode == 0
     assert operate("send", inbox.key, "4", url=NOWHERE, CREDENTIALS_DIRECTORY=str(tmp_path)).returncode == 0
     assert [event.data for event in inbox.wait(4)] == [1, 2, 3, 4]
+
+
+def test_djangos_settings_count_where_there_are_any(inbox: Inbox, broker: Broker, tmp_path: Path) -> None:
+    settings = 'INSTALLED_APPS = ["domain_events.django"]\nDOMAIN_EVENT_BROKER = {}\n'
+    (tmp_path / "here.py").write_text(settings.format(repr(broker.url)))
+    (tmp_path / "offline.py").write_text(settings.format(None))
+
+    def send(settings: str) -> tuple[int, str]:
+        done = operate("send", inbox.key, "1", url=NOWHERE, cwd=tmp_path, DJANGO_SETTINGS_MODULE=settings)
+        return done.returncode, done.stderr
+
+    assert send("here") == (0, "")
+    assert len(inbox.wait(1)) == 1
+    code, said = send("offline")
+    assert (code, "this is offline" in said) == (2, True)
 
 
 def test_a_broker_that_is_away_is_3_and_one_that_refuses_1(broker: Broker, unique: str) -> None:

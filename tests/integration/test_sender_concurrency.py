@@ -33,7 +33,7 @@ from domain_events.sending import _senders
 from domain_events.settings import parse_brokers
 from domain_events.transport.line import Line, Message, Receipt
 from domain_events.transport.outgoing import Outgoing
-from domain_events.transport.sender import ConfirmedSender
+from domain_events.transport.sender import ConfirmedSender, _Batch
 from tests.brokers import Broker, Queues
 from tests.relay import Relay, relay
 from tests.waiting import wait_until
@@ -188,17 +188,55 @@ def test_what_a_signal_handler_raises_in_the_middle_of_sending_costs_the_connect
     sender.close()
 
 
+def test_wherever_submitting_is_interrupted_nothing_is_left_that_nobody_waits_for(
+    wire: Relay, queues: Queues, key: tuple[str, str]
+) -> None:
+    """By what a signal handler raises, which Python calls when functions begin and when those in C have ended: each of
+    these in turn, until one comes through."""
+    codes = {
+        function.__code__
+        for function in (_Batch.submit, ConfirmedSender._submit, Line.submit, Line._publish_here, Line._call)
+    }
+    sender = Sender(wire.url)
+    sender.send(key[0], "first")
+    for n in count():
+        line, left = line_to(wire), [n]
+
+        def interrupt(frame: FrameType, event: str, _: object, left: list[int] = left) -> None:
+            place = frame.f_back if event == "call" else frame
+            if event in ("call", "c_return") and place is not None and place.f_code in codes:
+                left[0] -= 1
+                if left[0] < 0:
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        sys.setprofile(interrupt)
+        try:
+            sender.send(key[0], n)
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        wait_until(lambda line=line: not line._receipts, what=f"no receipt after the interruption {n}")  # type: ignore[misc]
+    assert n > 10
+    data = [event.data for event in bodies(queues, key[1])]
+    assert data[-1] == n
+    assert len(data) == len(set(data))
+    sender.close()
+
+
 def test_of_many_events_those_are_named_that_no_line_could_take_any_more(
     wire: Relay, queues: Queues, key: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit = ConfirmedSender._submit
     slices: list[int] = []
 
-    def submit_once(sender: ConfirmedSender, receipt: Receipt) -> Line:
+    def submit_once(sender: ConfirmedSender, receipt: Receipt) -> None:
         slices.append(len(receipt.publications))
         if len(slices) > 1:
             raise ConnectionFailed("not sent: cannot start the thread that sends: no more threads")
-        return submit(sender, receipt)
+        submit(sender, receipt)
 
     monkeypatch.setattr(ConfirmedSender, "_submit", submit_once)
     with Sender(wire.url) as sender, pytest.raises(PartlySent) as caught:

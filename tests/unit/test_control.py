@@ -542,13 +542,13 @@ def test_other_users_are_turned_away_even_where_the_file_lets_them_in(caplog: py
             try:
                 os.setuid(65534)
                 with socket.socket(socket.AF_UNIX) as stranger:
-                    stranger.settimeout(10)
+                    stranger.settimeout(60)
                     stranger.connect(str(master.path))
                     os.write(write, stranger.recv(1000))
             finally:
                 os._exit(0)
         os.close(write)
-        assert master.selector.select(10)
+        assert master.selector.select(60)
         master.turns()
         os.waitpid(pid, 0)
         assert json.loads(os.read(read, 1000))["message"] == "only root and the supervisor's own user may ask"
@@ -668,7 +668,7 @@ def _start_together(path: Path, number: int) -> tuple[list[ControlSocket], list[
     barrier = threading.Barrier(number)
 
     def start() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             made.append(ControlSocket(str(path)))
         except ControlTaken as problem:
@@ -678,7 +678,7 @@ def _start_together(path: Path, number: int) -> tuple[list[ControlSocket], list[
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     return made, problems
 
 

@@ -46,7 +46,7 @@ def test_a_waiting_reader_is_woken_up(handover: HandOver[int]) -> None:
     reader = threading.Thread(target=lambda: taken.append(handover.take()))
     reader.start()
     handover.put(7)
-    reader.join(10)
+    reader.join(60)
     assert taken == [7]
 
 
@@ -70,7 +70,7 @@ def test_the_end_wakes_up_a_reader(handover: HandOver[int]) -> None:
     reader = threading.Thread(target=lambda: taken.append(handover.take()))
     reader.start()
     handover.end()
-    reader.join(10)
+    reader.join(60)
     assert taken == [None]
 
 
@@ -176,6 +176,6 @@ def test_pythons_signal_handlers_run_while_the_reader_waits() -> None:
             assert process.stdout.readline() == "waiting\n"
             process.send_signal(signal.SIGTERM)
             assert process.stdout.readline() == "handled\n"
-            assert process.wait(20) == 5
+            assert process.wait(60) == 5
         finally:
             process.kill()

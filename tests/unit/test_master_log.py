@@ -28,7 +28,7 @@ class Sink(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.open.wait(20)
+        self.open.wait(60)
         self.messages.append(record.getMessage())
 
 

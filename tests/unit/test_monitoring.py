@@ -15,11 +15,10 @@ import pytest
 import yaml
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from tests.documents import ROOT
+from tests.documents import ROOT, table
+from tests.monitoring import DASHBOARD, RULES, expressions_of_dashboard, filled, rules
 from tests.unit.test_docs import anchors
 
-RULES = ROOT / "monitoring" / "prometheus-rules.yml"
-DASHBOARD = ROOT / "monitoring" / "grafana-dashboard.json"
 HERE = 'job="domain-events",instance="shop:9100"'
 RECEIVER = HERE + ',receiver="printer"'
 
@@ -184,11 +183,6 @@ CASES = {
 }
 
 
-def rules() -> list[dict[str, Any]]:
-    found = yaml.safe_load(RULES.read_text())
-    return [rule for group in found["groups"] for rule in group["rules"]]
-
-
 def promtool(*arguments: str | Path) -> str:
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -266,19 +260,7 @@ def selectors(expression: str) -> Iterator[tuple[str, set[str]]]:
 def expressions() -> dict[str, str]:
     """Of rules and dashboard, by where they stand."""
     found = {str(rule["alert"]): str(rule["expr"]) for rule in rules()}
-    return found | panels_expressions(json.loads(DASHBOARD.read_text()))
-
-
-def panels_expressions(dashboard: dict[str, Any]) -> dict[str, str]:
-    found = {}
-    for panel in dashboard["panels"]:
-        for target in panel.get("targets", ()):
-            found[f"{panel['title']} {target['refId']}"] = target["expr"]
-    for variable in dashboard["templating"]["list"]:
-        if variable["type"] == "query":
-            asked_for = variable["query"]["query"]
-            found[f"variable {variable['name']}"] = re.sub(r"^label_values\((.*), \w+\)$", r"\1", asked_for)
-    return found
+    return found | expressions_of_dashboard()
 
 
 FROM_PROMETHEUS = {"job", "instance", "le", ""}
@@ -287,8 +269,6 @@ FROM_PROMETHEUS = {"job", "instance", "le", ""}
 
 def documented() -> dict[str, set[str]]:
     """Metrics and their labels, as docs/monitoring.md tells: that it is true is another test's."""
-    from tests.documents import table
-
     found: dict[str, set[str]] = {}
     for row in table("docs/monitoring.md", "metric"):
         name, kind, labels = row[0].strip("`"), row[1], set(re.findall(r"`(\w+)`", row[2]))
@@ -316,13 +296,10 @@ def test_each_metric_and_label_is_one_that_there_is(place: str) -> None:
 
 def test_every_expression_of_the_dashboard_can_be_parsed(tmp_path: Path) -> None:
     """promtool parses rules: what Grafana fills in is filled in here, and each expression made a rule."""
-    filled = {"$__rate_interval": "1m", "$__range": "1h", "$receiver": "printer|mailer", "$job": "x", "$instance": "y"}
     found = []
-    for number, expression in enumerate(panels_expressions(json.loads(DASHBOARD.read_text())).values()):
-        for variable, value in filled.items():
-            expression = expression.replace(variable, value)
-        assert "$" not in expression
-        found.append({"record": f"panel:{number}", "expr": expression})
+    for number, expression in enumerate(expressions_of_dashboard().values()):
+        found.append({"record": f"panel:{number}", "expr": filled(expression, receiver="printer|mailer")})
+        assert "$" not in found[-1]["expr"]
     assert len(found) > 15
     path = tmp_path / "dashboard.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": found}]}))

@@ -19,12 +19,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 from domain_events import DomainEvent, Retry, tracing
-from domain_events.errors import SendError, SendTimeout
+from domain_events.errors import ConnectionFailed, SendError, SendTimeout
 from domain_events.guarding import told
 from domain_events.observers import registered
 from domain_events.opentelemetry import instrument
 from domain_events.oversight import Suspicion
 from domain_events.telling import ObservedSender
+from domain_events.tracing import LONGEST_TEXT, context_of
 from domain_events.transport.settlement import Ack, Copy
 from domain_events.transport.subscription import Delivery
 from tests.deliveries import CHANNEL, Desk, Place, handling, runner
@@ -145,13 +146,28 @@ def test_many_events_have_a_span_each_and_one_for_all_of_them(traces: Traces) ->
 
 
 def test_an_event_that_is_not_confirmed_has_a_span_that_says_why(traces: Traces) -> None:
-    error = SendTimeout("no confirm within 1 s")
-    send(*(DomainEvent("user.made", n) for n in range(3)), errors=[None, error, None])
-    statuses = [span.status.status_code for span in traces.all("create domain-events:user.made")]
-    assert statuses == [StatusCode.UNSET, StatusCode.ERROR, StatusCode.UNSET]
+    send(DomainEvent("user.made", 1), errors=[SendTimeout("no confirm within 1 s")])
+    span = traces.one("send domain-events:user.made")
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "no confirm within 1 s")
+    assert attributes(span)["error.type"] == "domain_events.errors.SendTimeout"
+    assert [event.name for event in span.events] == ["exception"]
+
+
+def test_of_many_the_common_span_tells_which_are_not_confirmed_and_why(traces: Traces) -> None:
+    errors: list[SendError | None] = [None] * 300
+    errors[7] = SendTimeout("no confirm within 1 s")
+    errors[9] = ConnectionFailed("not sent")
+    send(*(DomainEvent("user.made", n, uuid_string=f"id-{n}") for n in range(300)), errors=errors)
     together = traces.one("send domain-events")
     assert (together.status.status_code, together.status.description) == (StatusCode.ERROR, "no confirm within 1 s")
-    assert attributes(together)["error.type"] == "domain_events.errors.SendTimeout"
+    assert [
+        dict(event.attributes or {}) for event in together.events if event.name == "domain_events.not_confirmed"
+    ] == [
+        {"messaging.message.id": "id-7", "error.type": "domain_events.errors.SendTimeout"},
+        {"messaging.message.id": "id-9", "error.type": "domain_events.errors.ConnectionFailed"},
+    ]
+    assert len(together.links) == 128
+    assert len(traces.all("create domain-events:user.made")) == 300
 
 
 def test_a_send_that_is_cancelled_ends_its_span(traces: Traces) -> None:
@@ -323,6 +339,23 @@ def test_what_is_not_sampled_is_sent_as_such() -> None:
     assert traces.spans == ()
 
 
+def test_nothing_is_formatted_for_a_span_that_nobody_records(traces: Traces) -> None:
+    asked: list[str] = []
+
+    class Costly(OSError):
+        def __str__(self) -> str:
+            asked.append("once more")
+            return "costly"
+
+    def fails(event: DomainEvent) -> None:
+        raise Costly
+
+    handle(fails, NOT_SAMPLED, max_retries=1, retry_on=Costly)
+    assert asked == []
+    handle(fails, SAMPLED, max_retries=1, retry_on=Costly)
+    assert asked
+
+
 # What must not harm
 
 
@@ -341,6 +374,14 @@ HOSTILE = [
     {"baggage": "%00=%ff;%0d%0a=,=" * 100},
     {b"traceparent": "x", "x" * 255: "y"},
 ]
+
+
+def test_only_short_printable_text_can_be_trace_context() -> None:
+    longest = "x" * LONGEST_TEXT
+    assert context_of({"a": "b", "long": longest, "longer": longest + "x"}) == {"a": "b", "long": longest}
+    assert context_of({"a": 1, "b": b"b", "c": None, "d": ["d"], b"e": "e"}) == {}
+    assert context_of({"a": "\n", "b": "\x00", "c": "\ud800", "d": "\u202e", "e": "\u00e9"}) == {}
+    assert context_of(None) == {}
 
 
 @pytest.mark.parametrize("headers", HOSTILE, ids=range(len(HOSTILE)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import signal
 import socket
 import struct
 import threading
@@ -79,7 +81,7 @@ def test_who_waits_reads_what_comes_and_keeps_the_connection(scene: Scene) -> No
     wait_until(lambda: scene.serving._is_used)
     assert scene.results == []
     scene.connection.peer.send(b"event")
-    thread.join(10)
+    thread.join(60)
     assert scene.results == [True]
     assert list(scene.lane) == [b"event"]
     assert scene.connection.is_lent
@@ -100,7 +102,7 @@ def test_nobody_waits_for_a_connection_that_cannot_be_had(scene: Scene) -> None:
 def test_the_end_of_the_connection_is_left_to_the_io_thread(scene: Scene) -> None:
     thread = scene.wait_in_a_thread()
     scene.connection.peer.close()
-    thread.join(10)
+    thread.join(60)
     assert scene.results == [False]
     scene.do(scene.serving.withdraw)  # as for every connection that is lost
     assert scene.connection.is_lent, "what has ended is not looked at again"
@@ -109,7 +111,7 @@ def test_the_end_of_the_connection_is_left_to_the_io_thread(scene: Scene) -> Non
 def test_a_handler_that_takes_long_loses_the_connection_until_it_waits_again(scene: Scene) -> None:
     thread = scene.wait_in_a_thread()
     scene.connection.peer.send(b"event")
-    thread.join(10)
+    thread.join(60)
     scene.lane.clear()
     scene.do(scene.serving.look)
     assert scene.connection.is_lent, "it has just been used"
@@ -121,7 +123,7 @@ def test_a_handler_that_takes_long_loses_the_connection_until_it_waits_again(sce
         scene.do(scene.serving.look)
     assert scene.connection.is_lent, "whoever waits for it uses it"
     scene.connection.peer.send(b"another")
-    thread.join(10)
+    thread.join(60)
     assert scene.results == [True, True]
 
 
@@ -129,9 +131,37 @@ def test_whoever_waits_is_told_when_it_is_taken_back(scene: Scene) -> None:
     for n in range(1, 3):
         thread = scene.wait_in_a_thread()
         scene.do(scene.serving.withdraw)
-        thread.join(10)
+        thread.join(60)
         assert scene.results == [False] * n
         assert not scene.connection.is_lent
+
+
+def test_a_bell_that_rang_for_somebody_who_was_interrupted_is_not_heard_again(scene: Scene) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    def come_between() -> None:
+        wait_until(lambda: scene.serving._is_waiting)
+        signal.pthread_kill(waiting, signal.SIGUSR1)
+
+    waiting, before = threading.get_ident(), signal.signal(signal.SIGUSR1, interrupt)
+    threading.Thread(target=come_between).start()
+    try:
+        with pytest.raises(Interrupted):
+            scene.serving.wait(lambda: scene.connection)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    scene.do(scene.serving.withdraw)  # the bell rings, and nobody is there
+    thread = scene.wait_in_a_thread()
+    # Nothing has come: who reads the connection all the same fails, and who leaves the bell as it is waits no more.
+    bell = scene.serving._bell
+    wait_until(lambda: not select.select([bell], [], [], 0)[0] or not thread.is_alive(), what="silence")
+    scene.connection.peer.send(b"event")
+    thread.join(60)
+    assert (scene.results, list(scene.lane)) == ([True], [b"event"])
 
 
 def test_what_comes_for_a_socket_that_was_just_taken_out_of_the_loop_ends_no_io_thread() -> None:

@@ -310,3 +310,15 @@ def test_every_pair_of_state_and_event_is_safe() -> None:
         pid = None if state in RESTING or state is State.STOPPED else 7
         slot, _ = step(Slot(receiver="printer", index=0, state=state, pid=pid), event, 1.0, RULES)
         assert isinstance(slot, Slot)
+
+
+def test_a_bucket_may_have_a_larger_burst_than_one_seconds_worth() -> None:
+    bucket = full_bucket(0.5, 0.0, burst=3.0)
+    for _ in range(3):
+        taken = bucket.take(0.0)
+        assert taken is not None
+        bucket = taken
+    assert bucket.take(0.0) is None
+    assert bucket.ready_at(0.0) == 2.0
+    assert bucket.take(2.0) is not None
+    assert bucket.ready_at(1000.0) == 1000.0

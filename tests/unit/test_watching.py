@@ -142,3 +142,17 @@ def test_an_event_costs_few_calls() -> None:
     finally:
         sys.setprofile(None)
     assert calls <= 8
+
+
+def test_each_delay_of_a_retry_is_told_once_as_its_queue_has_it() -> None:
+    delays: list[int] = []
+    notes = Record(region(record_size(1)), 1)
+    wear = Wear(Lifespan(), lambda reason: None)
+    watching = Watching(
+        notes, Blame(region(blame.SIZE)), wear, lambda: None, lambda reason: None, on_delay=delays.append
+    )
+    for seconds in (5.0, 1.234, 5.0, 1.25, 0.0, 0.3):
+        again = event("again")
+        watching.started("printer", again)
+        watching.retried("printer", again, 0.1, seconds)
+    assert delays == [5000, 1300, 300]  # a delay of 0 has no queue

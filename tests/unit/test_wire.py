@@ -70,6 +70,15 @@ def raised(error: BaseException) -> BaseException:
 # Events
 
 
+def test_a_trace_context_is_not_even_decoded_to_read_an_event() -> None:
+    event = DomainEvent("user.disabled", {"user_id": 1})
+    properties = event_properties(event)
+    properties.headers = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "baggage": "tenant=blue"}
+    delivery = received(encoded(properties), event.encode())
+    assert read_event(delivery) == event
+    assert type(delivery.raw_properties) is bytes
+
+
 def test_an_event_has_the_properties_of_the_contract() -> None:
     event = DomainEvent("user.disabled", {"user_id": 1}, uuid_string="an-id", timestamp=1234567890.75)
     properties = again(event_properties(event, "shop"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from domain_events.cli.operator.output import say
 from domain_events.cli.operator.parsing import Parser, UsageError
@@ -94,12 +96,21 @@ def by_broker(found: Sequence[Registration]) -> dict[Brokers, list[Registration]
     return dict(groups)
 
 
-def management(arguments: argparse.Namespace, brokers: Sequence[Broker]) -> Management:
-    """Raises ConfigurationError."""
+def management(arguments: argparse.Namespace, brokers: Sequence[Broker], *, of_several: bool = False) -> Management:
+    """`of_several`: there are other brokers, too; a URL that is given is for the one at its host, for it would tell of
+    the others what is not so. Raises ConfigurationError."""
     from domain_events.transport.migration.management import management_of
 
     url = arguments.management or os.environ.get("DOMAIN_EVENTS_MANAGEMENT") or None
+    if url is not None and of_several and not any(broker.host == _host_of(url) for broker in brokers):
+        url = None
     return management_of(brokers[0], url)
+
+
+def _host_of(url: str) -> str | None:
+    with contextlib.suppress(ValueError):
+        return urlsplit(url).hostname
+    return None
 
 
 def connection_settings(arguments: argparse.Namespace) -> ConnectionSettings:

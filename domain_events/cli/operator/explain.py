@@ -88,7 +88,7 @@ def _ask(arguments: argparse.Namespace, routing_key: str) -> Answer:
         if arguments.exchange is not None:
             exchanges = {arguments.exchange}
         broker = ", ".join(map(str, brokers))
-        listing = _listing(arguments, brokers, broker, answer)
+        listing = _listing(arguments, brokers, broker, answer, of_several=len(groups) > 1)
         found = ways(routing_key, registrations, exchanges, listing, {})
         try:
             places = look(brokers, found.queues) if found.queues else {}
@@ -116,11 +116,13 @@ def _groups(arguments: argparse.Namespace, answer: Answer) -> dict[Brokers, list
     return groups
 
 
-def _listing(arguments: argparse.Namespace, brokers: Brokers, broker: str, answer: Answer) -> Listing | None:
+def _listing(
+    arguments: argparse.Namespace, brokers: Brokers, broker: str, answer: Answer, *, of_several: bool
+) -> Listing | None:
     from domain_events.transport.migration.management import ManagementUnavailable
 
     try:
-        return connecting.management(arguments, brokers).list()
+        return connecting.management(arguments, brokers, of_several=of_several).list()
     except ManagementUnavailable as error:
         if not connecting.modules(arguments):
             answer.problems.append(BrokerError(str(error)))

@@ -46,8 +46,10 @@ def opened(arguments: argparse.Namespace) -> Iterator[Iterator[list[tuple[int, A
             descriptor = os.open(a.file, os.O_RDONLY)
         except (OSError, ValueError) as error:
             raise UsageError(f"the file {a.file} cannot be read: {getattr(error, 'strerror', error)}") from error
-        with open(descriptor, "rb", buffering=0):
+        try:
             yield _slices(descriptor, a.file, a.lines)
+        finally:
+            os.close(descriptor)
     elif sys.stdin is None:
         raise UsageError("stdin is closed")
     else:

@@ -117,10 +117,11 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     found: list[Difference] = []
     notes: list[str] = []
-    for brokers, group in by_broker(registrations(arguments)).items():
+    groups = by_broker(registrations(arguments))
+    for brokers, group in groups.items():
         listing = None
         try:
-            listing = management(arguments, brokers).list()
+            listing = management(arguments, brokers, of_several=len(groups) > 1).list()
         except ManagementUnavailable as error:
             notes.append(f"stale bindings and orphaned queues were not looked for: {error}; see --management")
         found += plan(brokers, group, listing)
@@ -160,7 +161,7 @@ def _apply(arguments: argparse.Namespace) -> int:
             put(printable(line))
 
         try:
-            changes = Changes(brokers, management(arguments, brokers), said)
+            changes = Changes(brokers, management(arguments, brokers, of_several=len(groups) > 1), said)
         except ManagementUnavailable as error:
             say(f"stale bindings stay, and nothing is deleted: {error}; see --management")
             changes = Changes(brokers, None, said)

@@ -9,7 +9,7 @@ from domain_events.transport.dead_letters.fingerprint import Fingerprint
 from domain_events.transport.dead_letters.letter import Letter
 
 MOST_GROUPS = 1000
-"""The letters of further ones are counted together."""
+"""Unless somebody wants fewer. The letters of further ones are counted together."""
 
 _LONGEST_WORD = 200  # characters
 
@@ -37,10 +37,11 @@ class Group:
 class Groups:
     """Of any number of letters, in bounded memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_GROUPS) -> None:
         self.count = 0
         self.others = 0
-        """Letters of groups beyond MOST_GROUPS."""
+        """Letters of groups beyond `most`."""
+        self._most = most
         self._groups: dict[str, Group] = {}
 
     def add(self, letter: Letter) -> None:
@@ -48,7 +49,7 @@ class Groups:
         fingerprint = letter.fingerprint
         group = self._groups.get(fingerprint.key)
         if group is None:
-            if len(self._groups) >= MOST_GROUPS:
+            if len(self._groups) >= self._most:
                 self.others += 1
                 return
             group = self._groups[fingerprint.key] = Group(fingerprint=fingerprint)
