@@ -306,7 +306,7 @@ def test_a_killed_look_leaves_all_there(dead: Dead) -> None:
     code = f"""
 import time
 from domain_events.settings import configured_brokers
-from domain_events.transport.dead_letters.queue import LARGEST_PAGE, Busy, DeadLetterQueue
+from domain_events.transport.dead_letters.queue import DeadLetterQueue
 with DeadLetterQueue(configured_brokers({dead.url!r}, "consumer"), {dead.name!r}) as queue:
     pages = queue.pages()
     print(len(next(pages)) + len(next(pages)), flush=True)
