@@ -313,7 +313,7 @@ class Queues:
                 raise
             return None
 
-    def wait_count(self, queue: str, n: int, deadline: float = 20.0) -> None:
+    def wait_count(self, queue: str, n: int, deadline: float = 30.0) -> None:
         """Until exactly `n` events are ready in `queue`; the broker may be away for a while."""
         last: int | None = None
 

@@ -67,12 +67,12 @@ class Running:
         """Of stdout, the whole ones."""
         return [line for line in self.out.splitlines(keepends=True) if line.endswith("\n")]
 
-    def wait_lines(self, n: int, deadline: float = 30.0) -> list[str]:
+    def wait_lines(self, n: int, deadline: float = 60.0) -> list[str]:
         """Of stdout, as soon as there are so many."""
         self._wait(lambda: len(self.lines) >= n, f"{n} lines", deadline)
         return self.lines
 
-    def wait_err(self, text: str, times: int = 1, deadline: float = 30.0) -> None:
+    def wait_err(self, text: str, times: int = 1, deadline: float = 60.0) -> None:
         self._wait(lambda: self.err.count(text) >= times, f"{text!r} on stderr", deadline)
 
     def _wait(self, condition: Callable[[], bool], what: str, deadline: float) -> None:
@@ -91,7 +91,7 @@ class Running:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def end(self, deadline: float = 30.0) -> int:
+    def end(self, deadline: float = 60.0) -> int:
         """Its exit code, once it has ended by itself."""
         try:
             code = self.process.wait(deadline)
@@ -102,7 +102,7 @@ class Running:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         assert self.process.stdin is not None
         self.process.stdin.close()
 

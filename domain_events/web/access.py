@@ -63,7 +63,10 @@ class Access:
 
 def is_own_origin(origin: str | None, host: str) -> bool:
     """Whether a form comes from a page of ours. The scheme does not count: a proxy may speak TLS for us."""
-    return origin is not None and urlsplit(origin).netloc.lower() == host.lower() != ""
+    try:
+        return origin is not None and urlsplit(origin).netloc.lower() == host.lower() != ""
+    except ValueError:  # half an IPv6 address
+        return False
 
 
 class Limiter:

@@ -44,7 +44,7 @@ class Application:
             Route("/metrics", scraping.metrics),
             Mount("/", self._page),
         ]
-        self.asgi = Guard(Starlette(routes=routes), loopback_hosts(host, *desk.hosts) if self._is_local else None)
+        self.asgi = Guard(_application(routes), loopback_hosts(host, *desk.hosts) if self._is_local else None)
 
     def close(self) -> None:
         for close in self._closes:
@@ -80,4 +80,11 @@ class Application:
         self._closes.append(jobs.close)
         pages = Pages(site, watching, self._master, live)
         letter_pages = LetterPages(site, Letters(self._desk.registrations), jobs, live)
-        return Starlette(routes=[*pages.routes, *letter_pages.routes])
+        return _application([*pages.routes, *letter_pages.routes])
+
+
+def _application(routes: Sequence[BaseRoute]) -> Starlette:
+    application = Starlette(routes=routes)
+    # It would lead to wherever the Host header says.
+    application.router.redirect_slashes = False
+    return application

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -63,8 +64,10 @@ class Site:
     def refused(self, request: Request, refused: Refused) -> Response:
         if not refused.asks:
             return self.said(request, "No", refused.message, is_bad=True, status=refused.status)
-        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        wanted = here if request.method == "GET" and request.url.path not in ("/login", "/live", "/job/live") else "/"
+        # Not request.url: it is made of the Host header, which may be nonsense.
+        path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
+        here = f"{quote(path)}?{query}" if query else quote(path)
+        wanted = here if request.method == "GET" and path not in ("/login", "/live", "/job/live") else "/"
         message = "" if request.method == "GET" else refused.message
         answer = self.html(request, "login.html", refused.status, next=wanted, message=message)
         answer.headers["www-authenticate"] = "Bearer"

@@ -382,6 +382,12 @@ def test_outside_of_loopback_numbers_need_the_token_too(deployed: Deployed) -> N
     assert site.ask("/").status == 401
     # Whoever comes by another name has to have the token anyway.
     assert site.ask("/livez", headers={"Host": "shop.example"}).status == 200
+    for host in ("[", "[::1", "a b", "evil.example/?", "\xff"):
+        assert site.ask("/receiver?name=one", headers={"Host": host}).status in (400, 401), host
+        assert site.ask("/login/", headers={"Host": host}).status in (400, 404), host
+    form = {"Origin": "http://[", "Content-Type": "application/x-www-form-urlencoded"}
+    assert site.ask("/login", "POST", body=b"token=x", headers=form).status == 403
+    assert [line for line in site.master.log() if line["process"] == site.pid] == []
 
 
 def test_behind_a_proxy_it_is_asked_by_other_names(deployed: Deployed) -> None:

@@ -20,7 +20,7 @@ import pytest
 from domain_events import DeadLetter, DomainEvent, Receiver, Retry, Sender
 from domain_events.errors import BrokerError
 from domain_events.settings import configured_brokers
-from domain_events.transport.dead_letters.queue import LARGEST_PAGE, DeadLetterQueue
+from domain_events.transport.dead_letters.queue import LARGEST_PAGE, Busy, DeadLetterQueue
 from domain_events.transport.wire import DEAD_AT, ERROR_TYPE, REASON, ROUTING_KEY
 from tests.brokers import Broker, Queues
 from tests.consuming import Seen, consuming
@@ -256,25 +256,23 @@ def test_unknown_receivers_and_brokers_that_are_away_have_codes_of_their_own(dea
     assert "secret" not in dead.run("list", "--broker", "amqp://guest:secret@127.0.0.1:1/", code=3).stderr
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 230, "printer:dead", ""])
+def test_a_name_that_no_receiver_can_have_is_unknown(dead: Dead, name: str) -> None:
+    dead.name = name
+    assert "receiver name" in dead.run("list", code=4).stderr
+
+
 def test_two_looks_do_not_see_halves(dead: Dead) -> None:
     dead.put(2000)
-    [brokers] = [configured_brokers(dead.url, "consumer")]
+    brokers = configured_brokers(dead.url, "consumer")
     assert brokers is not None
     with DeadLetterQueue(brokers, dead.name) as queue:
         assert len(next(queue.pages())) < 2000
-        waiting = dead.popen("list", "--json")
-        # It waits for us: it would have ended by now, with a part of them, if it did not.
-        wait_until(lambda: _locks(dead) or waiting.poll() is not None, what="the second one to come")
-        assert waiting.poll() is None
-    out, _ = waiting.communicate(timeout=60)
+        with pytest.raises(Busy, match="somebody else looks"), DeadLetterQueue(brokers, dead.name, lock_patience=0.5):
+            pass
+        waiting = dead.popen("list", "--json")  # for us, if it is here before we leave
+    out, _ = waiting.communicate(timeout=120)
     assert len(json.loads(out)) == 2000
-
-
-def _locks(dead: Dead) -> bool:
-    """Somebody holds the lock."""
-    with pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
-        dead.queues.channel.queue_declare(f"domain-events.looking.{dead.name}", exclusive=True)
-    return refused.value.reply_code == 405
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -305,12 +303,23 @@ def test_whatever_interrupts_a_replay_loses_nothing_and_hardly_anything_comes_tw
 
 def test_a_killed_look_leaves_all_there(dead: Dead) -> None:
     dead.put(3000)
-    [brokers] = [configured_brokers(dead.url, "consumer")]
-    assert brokers is not None
-    look = dead.popen("list")
-    wait_until(lambda: dead.queues.count(f"{dead.name}:dead") != 3000, what="it holds some")
+    code = f"""
+import time
+from domain_events.settings import configured_brokers
+from domain_events.transport.dead_letters.queue import DeadLetterQueue
+with DeadLetterQueue(configured_brokers({dead.url!r}, "consumer"), {dead.name!r}) as queue:
+    pages = queue.pages()
+    print(len(next(pages)) + len(next(pages)), flush=True)
+    time.sleep(600)
+"""
+    look = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert look.stdout is not None
+    held = int(look.stdout.readline())
+    assert 0 < held < 3000
+    dead.queues.wait_count(f"{dead.name}:dead", 3000 - held)
     look.kill()
     look.communicate(timeout=60)
+    dead.queues.wait_count(f"{dead.name}:dead", 3000)  # when the broker has noticed
     assert len(dead.list()) == 3000
 
 
@@ -432,6 +441,8 @@ def test_a_login_that_may_make_no_queues_can_look_all_the_same(managed_broker: B
             dead.url = url
             assert len(dead.list()) == 3
             assert "others are not kept out" in dead.run("list").stderr
+            assert "others are not kept out" in dead.run("discard", "--id", "id-1", "--yes").stderr
+            assert "others are not kept out" in dead.run("replay", "--all").stderr
     finally:
         queues.close()
 

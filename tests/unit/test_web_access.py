@@ -79,6 +79,7 @@ def test_a_form_belongs_to_its_session() -> None:
         ("http://127.0.0.1:9100.evil.example", "127.0.0.1:9100", False),
         ("null", "127.0.0.1:9100", False),
         ("", "", False),
+        ("http://[", "[", False),
         ("http://", "", False),
         (None, "127.0.0.1:9100", False),
     ],

@@ -18,7 +18,7 @@ from domain_events.cli.operator.conditions import SYNTAX, all_hold, parse_condit
 from domain_events.cli.operator.connecting import add_broker, add_management, broker_of, guarded, management
 from domain_events.cli.operator.output import put, say
 from domain_events.cli.operator.parsing import Parser, UsageError, moment
-from domain_events.errors import BrokerError
+from domain_events.errors import BrokerError, InvalidName, NoSuchReceiver
 from domain_events.showing import one_line, printable
 from domain_events.supervisor.protocol import OperatorExit
 
@@ -141,8 +141,13 @@ def _grouped(arguments: argparse.Namespace, wanted: Wanted) -> Groups:
 
 
 def _opened(arguments: argparse.Namespace) -> DeadLetterQueue:
+    from domain_events.names import check_receiver_name
     from domain_events.transport.dead_letters.queue import DeadLetterQueue
 
+    try:  # or a name that is too long for a queue would look like a lost connection
+        check_receiver_name(arguments.receiver)
+    except InvalidName as error:
+        raise NoSuchReceiver(str(error)) from None
     return DeadLetterQueue(broker_of(arguments, "consumer"), arguments.receiver)
 
 
@@ -206,6 +211,7 @@ def _work(arguments: argparse.Namespace, did: str, do: Callable[[Work], Tally]) 
     stop = threading.Event()
     found: set[str] = set()
     with _opened(arguments) as queue, letters.progress(did, queue.count) as moved:
+        letters.say_whether_locked(queue)
         work = Work(queue=queue, wanted=wanted, stop=stop, moved=moved, found=lambda letter: found.add(letter.id))
         if not arguments.id:
             work.found = lambda _letter: None  # there may be any number

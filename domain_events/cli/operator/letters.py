@@ -48,14 +48,18 @@ _EACH = (
 
 def looked_through(queue: DeadLetterQueue, wanted: Wanted) -> Iterator[Letter]:
     """Those that are wanted; says on a terminal how far it is."""
-    if not queue.is_locked:
-        say("others are not kept out, as this login may declare no queue: what they look at is not seen here")
+    say_whether_locked(queue)
     with progress("looked at", queue.count) as moved:
         seen = 0
         for page in queue.pages():
             seen += len(page)
             moved.count(seen)
             yield from filter(wanted.matches, page)
+
+
+def say_whether_locked(queue: DeadLetterQueue) -> None:
+    if not queue.is_locked:
+        say("others are not kept out, as this login may declare no queue: what they look at is not seen here")
 
 
 class Progress:

@@ -35,7 +35,7 @@ FIRST_PAGE = 20
 QUIET = 0.25
 """Seconds without a letter, after which the queue is asked whether it has more."""
 
-RETURN_PATIENCE = 5.0
+RETURN_PATIENCE = 30.0
 """Seconds to wait at the end until all is back in the queue."""
 
 MOST_AT_ONCE = 16
