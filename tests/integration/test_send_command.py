@@ -113,7 +113,6 @@ def test_another_exchange(broker: Broker, queues: Queues, unique: str) -> None:
         ("NaN", "NaN is not JSON"),
         ("[-Infinity]", "-Infinity is not JSON"),
         ("1e999", "too large"),
-        ("[" * 3000 + "]" * 3000, "nested too deeply"),
         ("9" * 5000, "DATA is no JSON"),
     ],
 )
@@ -124,8 +123,11 @@ def test_what_is_no_json_is_2_with_its_place_and_how_to_quote(text: str, said: s
     assert "domain-events send user.disabled '{\"user_id\": 1}'" in done.stderr
 
 
-def test_data_that_nests_deeper_than_events_may_is_refused() -> None:
-    done = operate("send", "user.disabled", "[" * 600 + "]" * 600, url=NOWHERE)
+@pytest.mark.parametrize(
+    "depth", [600, 3000]
+)  # the second is too deep for the json of Python 3.11, not for that of 3.13
+def test_data_that_nests_deeper_than_events_may_is_refused(depth: int) -> None:
+    done = operate("send", "user.disabled", "[" * depth + "]" * depth, url=NOWHERE)
     assert (done.returncode, "nested too deeply" in done.stderr) == (2, True)
 
 
