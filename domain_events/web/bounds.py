@@ -27,10 +27,16 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self._seen: object = None
         self._since = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
         if len(self.connections) > MOST_CONNECTIONS and not self._makes_room():
             transport.abort()
             return
-        self.loop.call_later(PATIENCE / _LOOKS, self._look)
+        self._timer = self.loop.call_later(PATIENCE / _LOOKS, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
 
     @property
     def is_idle(self) -> bool:
@@ -61,7 +67,7 @@ class BoundedProtocol(H11Protocol):
         elif now - self._since >= PATIENCE:
             self.transport.abort()
             return
-        self.loop.call_later(PATIENCE / _LOOKS, self._look)
+        self._timer = self.loop.call_later(PATIENCE / _LOOKS, self._look)
 
     @property
     def _is_clients_turn(self) -> bool:
