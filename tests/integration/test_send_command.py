@@ -123,9 +123,7 @@ def test_what_is_no_json_is_2_with_its_place_and_how_to_quote(text: str, said: s
     assert "domain-events send user.disabled '{\"user_id\": 1}'" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "depth", [600, 3000]
-)  # 3000: too deep for the json of 3.11, not of 3.13
+@pytest.mark.parametrize("depth", [600, 3000])  # 3000: too deep for the json of 3.11, not of 3.13
 def test_data_that_nests_deeper_than_events_may_is_refused(depth: int) -> None:
     done = operate("send", "user.disabled", "[" * depth + "]" * depth, url=NOWHERE)
     assert (done.returncode, "nested too deeply" in done.stderr) == (2, True)
