@@ -57,8 +57,9 @@ class Visit:
             self.complaints.append(text)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Not for longer: while it is there, an event loop runs in this thread, and no other can."""
     program = chromium()
     if program is None:
         reason = "there is no Chromium from apt here (on Ubuntu it is a snap): the page is not seen in a browser"

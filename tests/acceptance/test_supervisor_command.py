@@ -96,7 +96,7 @@ def test_check_shows_what_the_flags_make_of_it(folder: Path) -> None:
         (("shop.receivers", "--only", "prnter"), "did you mean 'printer'?"),
         (("shop.receivers", "--except", "printer,nobody"), "there is no receiver 'nobody'"),
         (("shop.receivers", "--processes", "pinter=2"), "did you mean 'printer'?"),
-        (("shop.receivers", "--http", "localhost:8000"), "--http"),
+        (("shop.receivers", "--http", "localhost:port"), "--http"),
     ],
 )
 def test_a_usage_error_exits_64_and_says_what_was_wrong(folder: Path, arguments: tuple[str, ...], told: str) -> None:

@@ -75,8 +75,9 @@ class Dead:
                 content_type="application/json", message_id=f"id-{n}", delivery_mode=2, headers=notes
             )
             channel.basic_publish("", f"{self.name}:dead", event.to_json(), properties)
-        connection.close()
+        # First: a quorum queue may lose what has no confirm and is still on its way when its channel ends.
         self.queues.wait_count(f"{self.name}:dead", already + count, 60.0)
+        connection.close()
 
     def run(self, verb: str, *args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

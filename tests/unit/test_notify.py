@@ -14,8 +14,8 @@ import setproctitle
 
 from domain_events.supervisor.display import EXTEND_EVERY, Display, Draining, Reloading
 from domain_events.supervisor.hanging import SILENCE, Limits, works_on
+from domain_events.supervisor.notes import InHand
 from domain_events.supervisor.notify import Notifier
-from domain_events.supervisor.shm import InHand
 from domain_events.supervisor.slots import Slot, State
 from tests.service_manager import Manager
 
