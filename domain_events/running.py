@@ -26,10 +26,9 @@ from domain_events.settling import settlement_of
 from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings, around_call, around_coroutine
 from domain_events.tracing import Arrival, Tracer, context_of
-from domain_events.transport.outcomes import asked_for, outcome_of, write_outcome
 from domain_events.transport.settlement import ACK, GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
-from domain_events.transport.wire import Failure, Progress, garbage_id, known_id, read_event, read_progress
+from domain_events.transport.wire import OUTCOME_TO, Failure, Progress, garbage_id, known_id, read_event, read_progress
 
 T = TypeVar("T")
 
@@ -239,7 +238,12 @@ class Runner:
         told: Callable[[bool], object] | None = None,
     ) -> None:
         """Whoever asks in the headers hears of the outcome, when it is settled; so does `told`, of whether it is."""
-        queue = asked_for(delivery.properties)
+        queue, body = None, b""
+        if OUTCOME_TO in (delivery.properties.headers or ()):
+            # Only here: children that nobody asks have no use for its memory.
+            from domain_events.transport.outcomes import asked_for, outcome_of, write_outcome
+
+            queue = asked_for(delivery.properties)
         if queue is not None:
             if len(delivery.body) >= LARGE:  # as whoever looks at dead letters knows it, who does not read it
                 event_id = known_id(delivery.properties, delivery.body)

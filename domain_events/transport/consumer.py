@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
@@ -24,7 +24,6 @@ from domain_events.oversight import Oversight
 from domain_events.registration import Registration
 from domain_events.settings import Broker
 from domain_events.stopping import Stop
-from domain_events.transport.alerting import Alerting
 from domain_events.transport.connection import Connection
 from domain_events.transport.copying import Copying
 from domain_events.transport.direct import DirectConnection
@@ -38,6 +37,9 @@ from domain_events.transport.script import NoAnswer
 from domain_events.transport.serving import Serving
 from domain_events.transport.settlement import Ack, Copy, GiveBack, Settlement
 from domain_events.transport.subscription import LONGEST_SILENCE, Delivery, Subscription
+
+if TYPE_CHECKING:
+    from domain_events.transport.alerting import Alerting
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +106,11 @@ class Consumer:
             self._io, brokers, name=f"receiver {names}", opened=self._on_opened, lost=self._on_lost
         )
         self._copying = Copying(self._io, brokers, name=f"receiver {names} (copies)", settled=self._finish_when_settled)
-        self.alerting = None if alerts is None else Alerting(self._io, alerts, name=f"receiver {names}")
+        self.alerting: Alerting | None = None
+        if alerts is not None:
+            from domain_events.transport.alerting import Alerting  # others have no use for its memory
+
+            self.alerting = Alerting(self._io, alerts, name=f"receiver {names}")
         self._renewing = Renewing(
             self._io,
             self._those_that_consume,
