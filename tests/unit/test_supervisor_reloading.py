@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,11 +198,18 @@ def test_where_only_one_may_consume_the_old_child_leaves_first(start: Start) -> 
     assert order(lines, "child_exit", pid=old) < order(lines, "child_start", pid=new)
     reason = service.failed("a=crash:single_active=true b=talk")
     assert reason.startswith("a#0: exit 70; ")
-    [crashed] = service.master.lines("child_exit", slot="a#0", code=70)
-    back = service.master.lines("child_start", slot="a#0")[-1]
+    crashed, *_ = service.master.lines("child_exit", slot="a#0", code=70)
+
+    def last_start() -> dict[str, Any]:
+        return service.master.lines("child_start", slot="a#0")[-1]
+
+    wait_until(lambda: seconds(last_start()) >= seconds(crashed), what="somebody is back")
+    back = last_start()
     # Nothing but the grace could be waited for, and that is much longer.
     assert seconds(back) - seconds(crashed) < PATIENCE, "nobody consumes meanwhile: nothing else is waited for"
-    assert all(service.has_new_code(pid) for pid in service.wait_running("a#0", "b#0")), "the code of before"
+    wait_until(
+        lambda: all(service.has_new_code(pid) for pid in service.wait_running("a#0", "b#0")), what="the code of before"
+    )
     assert service.master.stop() == 0
 
 
