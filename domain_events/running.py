@@ -28,12 +28,18 @@ from domain_events.surroundings import Surroundings, around_call, around_corouti
 from domain_events.tracing import Arrival, Tracer, context_of
 from domain_events.transport.settlement import ACK, GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
-from domain_events.transport.wire import OUTCOME_TO, Failure, Progress, garbage_id, known_id, read_event, read_progress
+from domain_events.transport.wire import (
+    LARGE,
+    OUTCOME_TO,
+    Failure,
+    Progress,
+    garbage_id,
+    known_id,
+    read_event,
+    read_progress,
+)
 
 T = TypeVar("T")
-
-LARGE = 2**20
-"""Bytes. To read a larger body is dangerous: it may take thirty times as much memory."""
 
 LONGEST_WAIT = 5.0
 """Seconds for which nothing else is begun while a condemned event is set aside."""

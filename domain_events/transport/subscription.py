@@ -17,7 +17,7 @@ from domain_events.transport.direct import DirectConnection
 from domain_events.transport.handover import Lane
 from domain_events.transport.publication import Publication
 from domain_events.transport.script import Clock, NoAnswer, Script, Steps
-from domain_events.transport.tolerance import decode_properties, is_plain_json
+from domain_events.transport.tolerance import decode_properties, is_plain_json, key_of
 from domain_events.transport.unsettled import Unsettled
 
 LONGEST_SILENCE = 15.0
@@ -215,11 +215,8 @@ class Subscription:
         if channel is not self.channel:
             return  # given up; its deliveries go back when the broker closes it
         tag = method.delivery_tag
-        routing_key = method.routing_key
-        if not isinstance(routing_key, str):  # no UTF-8
-            routing_key = routing_key.decode("utf-8", "backslashreplace")
         self.unsettled.add(tag)
-        self._deliver(Delivery(self, channel, tag, routing_key, properties, body))
+        self._deliver(Delivery(self, channel, tag, key_of(method), properties, body))
 
     def _on_cut(self, channel: Channel, tag: int, routing_key: str, properties: bytes, body: bytes) -> None:
         """As `_on_message`, for what did not go through pika."""

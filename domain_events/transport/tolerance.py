@@ -70,6 +70,12 @@ def _read_header(buffer: bytes) -> tuple[int, frame.Header]:
     return end + spec.FRAME_END_SIZE, frame.Header(channel, body_size, read_properties(payload[12:]))
 
 
+def key_of(method: Any) -> str:
+    """The routing key of a delivery. pika leaves what is no UTF-8 as bytes: those become escapes."""
+    routing_key: str | bytes = method.routing_key
+    return routing_key if isinstance(routing_key, str) else routing_key.decode("utf-8", "backslashreplace")
+
+
 def is_plain_json(properties: object) -> bool:
     """Whether these are encoded properties that say that the body is JSON, and no header of ours is among them.
 

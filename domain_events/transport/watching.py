@@ -26,6 +26,7 @@ from domain_events.transport.pausing import pause
 from domain_events.transport.problems import channel_problem
 from domain_events.transport.script import Script, Steps
 from domain_events.transport.session import Another
+from domain_events.transport.tolerance import key_of
 from domain_events.transport.wire import read_event
 
 NAME = "domain-events-watch-"
@@ -197,12 +198,9 @@ class Watching:
         return channel
 
     def _on_message(self, channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
-        routing_key = method.routing_key
-        if not isinstance(routing_key, str):  # no UTF-8
-            routing_key = routing_key.decode("utf-8", "backslashreplace")
         self._told.put(
             Arrived(
-                routing_key=routing_key,
+                routing_key=key_of(method),
                 properties=properties,
                 body=body,
                 at=time.time(),

@@ -50,6 +50,10 @@ _OF_A_DEAD_LETTER = frozenset(
 _WORDS = frozenset({REASON, ERROR_TYPE, ERROR_MESSAGE, CODE_VERSION})
 """Those of ours that may be long."""
 
+LARGE = 2**20
+"""Bytes. To read a larger body is dangerous: it may take thirty times as much memory. Whoever settles such an event,
+and whoever looks at its letter, knows it by `known_id`."""
+
 LONGEST_TYPE = 200
 LONGEST_MESSAGE = 2_000
 LONGEST_TRACEBACK = 16_000

@@ -16,9 +16,10 @@ from domain_events.settings import configured_brokers
 from domain_events.showing import one_line
 from domain_events.transport.dead_letters.fingerprint import Fingerprint
 from domain_events.transport.dead_letters.groups import Group, Groups
-from domain_events.transport.dead_letters.letter import LARGE, Detail, Letter, Summary
+from domain_events.transport.dead_letters.letter import Detail, Letter, Summary
 from domain_events.transport.dead_letters.queue import DeadLetterQueue
 from domain_events.transport.dead_letters.wanted import Wanted
+from domain_events.transport.wire import LARGE
 
 MOST_SHOWN = 200
 """Of those that match, the newest."""

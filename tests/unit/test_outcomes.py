@@ -9,14 +9,13 @@ from typing import Any
 
 from pika import BasicProperties
 
-from domain_events.running import LARGE
 from domain_events.settings import configured_brokers
 from domain_events.transport.copying import MOST_WORDS, Copying
 from domain_events.transport.dead_letters.letter import Letter
 from domain_events.transport.io_thread import IOThread
 from domain_events.transport.outcomes import PREFIX
 from domain_events.transport.publication import Publication
-from domain_events.transport.wire import OUTCOME_TO
+from domain_events.transport.wire import LARGE, OUTCOME_TO
 from tests.deliveries import Desk, delivery, handling, runner
 
 

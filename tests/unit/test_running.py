@@ -19,11 +19,12 @@ from domain_events.gate import Gate
 from domain_events.guarding import guarded
 from domain_events.oversight import Oversight, Suspicion
 from domain_events.registration import Registration
-from domain_events.running import LARGE, Runner
+from domain_events.running import Runner
 from domain_events.stopping import Stop
 from domain_events.surroundings import Surroundings
 from domain_events.transport.settlement import Ack, Copy, GiveBack, Settlement
 from domain_events.transport.subscription import Delivery
+from domain_events.transport.wire import LARGE
 from tests.deliveries import Desk, Told, delivery, handling, runner
 from tests.waiting import wait_until
 

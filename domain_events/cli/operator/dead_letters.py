@@ -216,7 +216,7 @@ def _work(arguments: argparse.Namespace, did: str, do: Callable[[Work], Tally]) 
         if not arguments.id:
             work.found = lambda _letter: None  # there may be any number
         try:
-            with _interrupts(stop, did):
+            with _interrupts(stop):
                 tally = do(work)
         except (BrokerError, KeyboardInterrupt):
             say(f"{work.tally.done} events were {did} until then; nothing is lost")
@@ -263,7 +263,7 @@ def _report(arguments: argparse.Namespace, tally: Tally, did: str, missing: list
 
 
 @contextmanager
-def _interrupts(stop: threading.Event, did: str) -> Iterator[None]:
+def _interrupts(stop: threading.Event) -> Iterator[None]:
     """Ctrl-C: what is begun is brought to its end. A second one does not wait for it."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:

@@ -18,6 +18,7 @@ from domain_events.transport.wire import (
     ERROR_MESSAGE,
     ERROR_TYPE,
     HOST,
+    LARGE,
     REASON,
     REPLAY,
     TRACEBACK,
@@ -28,9 +29,6 @@ from domain_events.transport.wire import (
     seconds_in,
     text_in,
 )
-
-LARGE = 2**20
-"""Bytes. A larger body is not read for a list: it may take thirty times as much memory."""
 
 
 class Summary(TypedDict):

@@ -22,6 +22,7 @@ from domain_events.transport.publication import Publication
 from domain_events.transport.publisher import Publisher
 from domain_events.transport.script import Steps
 from domain_events.transport.session import Another, Session
+from domain_events.transport.tolerance import key_of
 from domain_events.transport.topology import dead_letter_queue_name
 from domain_events.transport.wire import replayed_properties
 
@@ -282,10 +283,7 @@ class _Page:
         self._full: Callable[[None], None] | None = None
 
     def on_message(self, _channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
-        routing_key = method.routing_key
-        if not isinstance(routing_key, str):  # no UTF-8
-            routing_key = routing_key.decode("utf-8", "backslashreplace")
-        self.letters.append(Letter(method.delivery_tag, routing_key, properties, body))
+        self.letters.append(Letter(method.delivery_tag, key_of(method), properties, body))
         self._bytes += len(body)
         if self._is_full:
             self._tell()
