@@ -35,6 +35,7 @@ from domain_events.supervisor.loading import channel_to_master, serve
 from domain_events.supervisor.lock import Lock
 from domain_events.supervisor.master import run
 from domain_events.supervisor.selection import select as select_receivers
+from tests.growing import whole_lines
 from tests.processes import Handle, Processes
 from tests.registrations import register
 from tests.waiting import wait_until
@@ -61,7 +62,7 @@ class Supervised:
 
     def log(self) -> list[Line]:
         found = []
-        for text in self.handle.output().splitlines():
+        for text in whole_lines(self.handle.log):
             if text.startswith("{") and text.endswith("}"):
                 found.append(json.loads(text))
         return found

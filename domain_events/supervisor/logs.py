@@ -115,10 +115,7 @@ class LogLine:
         self._is_finished = True
         if self._reader is not None:
             self._reader.join(timeout)
-        # A reader may remain: held up by a sink, or a process that the child left behind has the pipe open.
-        # Its descriptor is closed by a later call: the main thread closes all, never during a fork.
-        for line in [line for line in _lines if line._is_finished and not line._is_read]:
-            line.discard()
+        close_late()
 
     @property
     def _is_read(self) -> bool:
@@ -128,6 +125,21 @@ class LogLine:
         self._sender.close()
         if self._reader is not None:
             self._reader.close()
+
+
+def close_late() -> bool:
+    """Give back the descriptors of the lines that `close_in_master` did not see the end of. Whether some still remain.
+
+    They are held up by a sink, or a process that the child left behind has the pipe open. The main thread closes all,
+    never during a fork.
+    """
+    remain = False
+    for line in [line for line in _lines if line._is_finished]:
+        if line._is_read:
+            remain = True
+        else:
+            line.discard()
+    return remain
 
 
 def leave_all() -> None:

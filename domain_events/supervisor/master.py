@@ -29,7 +29,7 @@ from domain_events.supervisor.http_child import HttpChild
 from domain_events.supervisor.http_plan import HttpPlan
 from domain_events.supervisor.launch import remembered
 from domain_events.supervisor.lock import Lock
-from domain_events.supervisor.logs import finish_in_master
+from domain_events.supervisor.logs import close_late, finish_in_master
 from domain_events.supervisor.master_log import MasterLog
 from domain_events.supervisor.nursery import Nursery, OwnCode, Source
 from domain_events.supervisor.operating import Operating
@@ -65,6 +65,7 @@ logger = logging.getLogger(__package__)
 _SLACK = 1.0  # seconds that killed children have to vanish
 _LOG_TIMEOUT = 2.0  # seconds, at the end, for the last lines of all children and the master together
 _LOG_PATIENCE = 0.1  # seconds, in one turn of the loop, for the last lines of those that have died
+_LATE_LOGS = 5.0  # seconds between looks whether the log of a dead child has ended that had not by then
 _OVERSLEPT = 1.0  # seconds: whoever wakes up so late was stopped
 _TICK = 0.5  # seconds of one sleep, while somebody's time runs: one cannot see that a part of it was no sleep
 _STRANGERS = 1.0  # seconds that programs have which handlers have left behind, at the end
@@ -177,6 +178,7 @@ class Master:
         self._bucket = full_bucket(options.spawn_rate, now)
         self._logs_until = now
         self._awake_since = now
+        self._logs_are_late = False
         self._not_before = now  # no clock of a child counts from earlier than that
         self._interrupts = 0
         self._deadline: float | None = None  # of the whole stop, once it has begun
@@ -214,6 +216,7 @@ class Master:
                 self._send_alerts(now)
             self._fork_next(now)
             self._look_after_http(now)
+            self._logs_are_late = close_late()
             self._show(now)
             if self._deadline is not None and self._has_ended(now):
                 return self._end()
@@ -274,6 +277,7 @@ class Master:
             self._display.due,
             self._control.due if self._control else None,
             self._http.due if self._http else None,
+            now + _LATE_LOGS if self._logs_are_late else None,
         ]
         for seat in self._crew.seats:
             slot = seat.slot

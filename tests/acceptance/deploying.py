@@ -19,6 +19,7 @@ from domain_events.supervisor.protocol import Done, Status
 from tests import proc
 from tests.acceptance.trouble import DEADLINE, Line, Master
 from tests.brokers import Queues
+from tests.growing import whole_lines
 from tests.processes import ROOT, Processes
 from tests.waiting import wait_until
 
@@ -252,8 +253,7 @@ class Connected(Deployed):
             thread.join(DEADLINE)
 
     def notes(self, receiver: str) -> list[Line]:
-        lines = self._ledger.read_text().splitlines()
-        return [note for note in map(json.loads, lines) if note["receiver"] == receiver]
+        return [note for note in map(json.loads, whole_lines(self._ledger)) if note["receiver"] == receiver]
 
     def handled(self, receiver: str) -> Counter[int]:
         """How often, for each event."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from domain_events import DomainEvent, send_domain_event, send_domain_events
 from tests.brokers import Queues
+from tests.growing import whole_lines
 from tests.processes import ROOT, Handle, Processes
 from tests.waiting import wait_until
 
@@ -67,8 +68,11 @@ class Service:
         Path(f"{self.ledger}.go-on").touch()
 
     def notes(self, step: str, receiver: str = "work") -> list[dict[str, Any]]:
-        lines = self.ledger.read_text().splitlines()
-        return [note for note in map(json.loads, lines) if (note["step"], note["receiver"]) == (step, receiver)]
+        return [
+            note
+            for note in map(json.loads, whole_lines(self.ledger))
+            if (note["step"], note["receiver"]) == (step, receiver)
+        ]
 
     def handled(self, receiver: str = "work") -> Counter[int]:
         """How often the handler came to its end, for each event."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -74,6 +75,23 @@ def test_several_of_them_in_a_row_cost_two_deaths_each(trouble: Trouble) -> None
     assert [trouble.begun()[n] for n in range(4)] == [2] * 4
     assert len(letters) == 4, "each once"
     trouble.check_ledger(letters)
+
+
+def test_a_process_that_a_dead_child_has_left_behind_costs_its_master_a_descriptor_only_while_it_lives(
+    trouble: Trouble,
+) -> None:
+    """It has the log of the dead one open, whose other end the master reads."""
+    master = trouble.start(work={})
+    before = master.open_files()
+    trouble.send("work", 1, do="leave a process behind")
+    trouble.wait_handled([1])
+    [child] = master.lines("child_consuming")
+    os.kill(child["pid"], signal.SIGKILL)
+    master.wait_lines("child_consuming", 2)
+    assert master.open_files() > before
+    trouble.go_on()
+    wait_until(lambda: master.open_files() == before, DEADLINE, "nothing is left of it")
+    assert master.stop() == 0
 
 
 def test_it_kills_one_process_then_the_other_and_is_set_aside(trouble: Trouble) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from domain_events import send_domain_event, send_domain_events
 from tests.acceptance.service import COMMAND
 from tests.brokers import Broker, Queues
+from tests.growing import whole_lines
 from tests.processes import Handle, Processes
 from tests.waiting import wait_until
 
@@ -53,7 +54,7 @@ def test_rotating_files_stay_whole_and_a_flood_delays_nobody_also_after_a_reload
     )
 
     def done() -> set[int]:
-        return {int(line) for line in (folder / "done").read_text().splitlines()}
+        return {int(line) for line in whole_lines(folder / "done")}
 
     def accounted() -> int:
         """Records that are written or said to be dropped."""

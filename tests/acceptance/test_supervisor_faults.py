@@ -16,6 +16,7 @@ import pytest
 
 from domain_events import send_domain_event
 from tests.brokers import Broker, Queues
+from tests.growing import whole_lines
 from tests.processes import ROOT, Handle, Processes
 from tests.waiting import wait_until
 
@@ -351,7 +352,7 @@ def test_what_a_handler_forks_ends_as_it_should_and_the_child_lives_on(
     ledger = tmp_path / "ledger"
     for n in range(1, 4):
         send_domain_event(name, what, connection_settings=broker.url)
-        wait_until(lambda n=n: ledger.exists() and len(ledger.read_text().splitlines()) == n, what=f"{n} handled")  # type: ignore[misc]
+        wait_until(lambda n=n: ledger.exists() and len(whole_lines(ledger)) == n, what=f"{n} handled")  # type: ignore[misc]
     assert [json.loads(line) for line in ledger.read_text().splitlines()] == [noted] * 3
     wait_until(lambda: set(handle.children()) == children, what="the same children")
     for words in ("child_exit", "crashed", "lost its master"):

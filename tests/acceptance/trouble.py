@@ -16,6 +16,7 @@ from typing import Any
 from domain_events import DomainEvent, send_domain_event, send_domain_events
 from tests.acceptance.service import COMMAND, Service
 from tests.brokers import Message
+from tests.growing import whole_lines
 from tests.processes import Handle, Processes
 from tests.waiting import wait_until
 
@@ -50,7 +51,7 @@ class Master:
         self.pid = handle.pid
 
     def log(self) -> list[Line]:
-        texts = self.handle.output().splitlines()
+        texts = whole_lines(self.handle.log)
         return [json.loads(text) for text in texts if text.startswith("{") and text.endswith("}")]
 
     def lines(self, event: str, **fields: object) -> list[Line]:
@@ -147,8 +148,11 @@ class Trouble:
         Path(f"{self.ledger}.go-on").touch()
 
     def notes(self, name: str, step: str) -> list[Line]:
-        lines = self.ledger.read_text().splitlines()
-        return [note for note in map(json.loads, lines) if (note["step"], note["receiver"]) == (step, name)]
+        return [
+            note
+            for note in map(json.loads, whole_lines(self.ledger))
+            if (note["step"], note["receiver"]) == (step, name)
+        ]
 
     def begun(self, name: str = "work") -> Counter[int]:
         """How often the handler was called, for each event."""

@@ -10,6 +10,7 @@ import signal
 import time
 
 from domain_events import DomainEvent, Receiver, child_started
+from tests.growing import whole_lines
 
 PREFIX = os.environ["TEST_PREFIX"]
 LEDGER = os.environ["TEST_LEDGER"]
@@ -42,6 +43,12 @@ def act(event: DomainEvent) -> None:
             until = time.monotonic() + 10.0
             while not os.path.exists(LEDGER + ".died") and time.monotonic() < until:
                 time.sleep(0.02)
+        case "leave a process behind":
+            # It has all that this one has open, and outlives it. A fork by C, of which Python knows nothing.
+            if ctypes.PyDLL(None).fork() == 0:
+                while not os.path.exists(LEDGER + ".go-on"):
+                    time.sleep(0.02)
+                os._exit(0)
         case "hold the GIL":
             # Inside of one call in C, which looks at no signal.
             collections.deque(itertools.repeat(None), maxlen=0)
@@ -93,8 +100,7 @@ def wait_for_company(numbers: list[int]) -> None:
     """Until this process has these events in hand too; not for ever, for once it may be alone."""
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
-        with open(LEDGER) as ledger:
-            notes = [json.loads(line) for line in ledger.read().splitlines()]
+        notes = [json.loads(line) for line in whole_lines(LEDGER)]
         here = {"begin": set[int](), "end": set[int]()}
         for line in notes:
             if line["pid"] == os.getpid():

@@ -26,6 +26,7 @@ from domain_events.transport.session import declare_topology
 from tests.brokers import Broker, Queues
 from tests.consuming import Consuming, Seen, consuming
 from tests.deliveries import Told
+from tests.growing import whole_lines
 from tests.processes import Processes
 from tests.registrations import register
 from tests.relay import relay
@@ -247,7 +248,7 @@ def test_all_that_is_not_finished_comes_again_when_a_consumer_is_killed_in_the_m
 
 
 def words(log: Path, word: str) -> list[int]:
-    return [int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith(f"{word} ")]
+    return [int(line.split()[1]) for line in whole_lines(log) if line.startswith(f"{word} ")]
 
 
 # Coroutines

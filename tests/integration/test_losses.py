@@ -15,6 +15,7 @@ import pytest
 from domain_events import DomainEvent, Receiver, Retry, Sender
 from tests.brokers import Broker, Queues
 from tests.consuming import Seen, consuming
+from tests.growing import whole_lines
 from tests.processes import Processes
 from tests.relay import relay
 from tests.waiting import wait_until
@@ -56,8 +57,7 @@ class Log:
     def __call__(self, word: str) -> list[str]:
         if not self.path.exists():
             return []
-        lines = self.path.read_text().splitlines()
-        return [line.removeprefix(word + " ") for line in lines if line.startswith(word + " ")]
+        return [line.removeprefix(word + " ") for line in whole_lines(self.path) if line.startswith(word + " ")]
 
 
 def command(url: str, name: str, key: str, log: Log) -> list[str]:

@@ -1,0 +1,11 @@
+"""A file that other processes append to while it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def whole_lines(path: str | Path) -> list[str]:
+    """Those that end. Linux shows a write to whoever reads at the same moment in parts, a page each."""
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        return file.read().split("\n")[:-1]
