@@ -1,7 +1,7 @@
 """A supervisor without a broker: children that behave as a test asks, and a look at what it writes.
 
 `python -m tests.supervising printer=steady mailer=crash --grace 1`: the receiver `mailer` crashes. The
-behaviours are the functions at the end. TEST_BOOT=fail|hang|slow is what happens in each child before.
+behaviours are the functions at the end. TEST_BOOT=fail|hang|held is what happens in each child before.
 """
 
 from __future__ import annotations
@@ -214,8 +214,14 @@ def boot() -> None:
         case "hang":
             while True:
                 time.sleep(0.01)
-        case "slow":
-            time.sleep(1.0)
+        case "held":
+            wait_to_go_on()
+
+
+def wait_to_go_on() -> None:
+    """Until the test makes the file TEST_GO_ON."""
+    while not os.path.exists(os.environ["TEST_GO_ON"]):
+        time.sleep(0.01)
 
 
 def consume(
@@ -251,6 +257,12 @@ def never(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     watch(stop, oversight.forced)
 
 
+def when_told(stop: Stop, observer: Observer, oversight: Oversight) -> None:
+    """Does not consume before the test makes the file TEST_GO_ON."""
+    wait_to_go_on()
+    steady(stop, observer, oversight)
+
+
 def slowly(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     time.sleep(1.0)
     steady(stop, observer, oversight)
@@ -282,7 +294,7 @@ def crash(stop: Stop, observer: Observer, oversight: Oversight) -> None:
 
 def crash_later(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     observer.consuming()
-    time.sleep(0.3)
+    time.sleep(1.0)
     raise RuntimeError("crashed as asked")
 
 
@@ -315,8 +327,7 @@ def busy(stop: Stop, observer: Observer, oversight: Oversight) -> None:
 def held(stop: Stop, observer: Observer, oversight: Oversight) -> None:
     """A handler at work until the test makes the file TEST_GO_ON."""
     event = _begin(stop, observer, oversight)
-    while not os.path.exists(os.environ["TEST_GO_ON"]):
-        time.sleep(0.01)
+    wait_to_go_on()
     observer.handled("r", event, 1.0)
     watch(stop, None)
 
@@ -385,6 +396,7 @@ BEHAVIOURS = {
         steady,
         talk,
         never,
+        when_told,
         slowly,
         waiting,
         away_and_crash,
