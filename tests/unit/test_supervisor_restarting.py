@@ -77,7 +77,7 @@ def test_a_wrong_configuration_waits_for_the_longest_delay_at_once(processes: Pr
     supervised = Supervised(processes, "good=steady bad=misconfigured", "--backoff", "0.05:30")
     line = supervised.wait_line("child_exit", slot="bad#0")
     assert (line["code"], line["delay"], line["reason"]) == (78, 30, "configuration (exit 78)")
-    assert "the queue has other arguments" in supervised.handle.output()
+    supervised.handle.wait_output("the queue has other arguments")  # the last words may be written after the exit
     supervised.wait_line("child_consuming", slot="good#0")
     assert supervised.stop() == 0
 
@@ -108,7 +108,7 @@ def test_a_failing_boot_exits_71_and_says_why(processes: Processes) -> None:
     supervised = Supervised(processes, "slow=steady", TEST_BOOT="fail")
     line = supervised.wait_line("child_exit", slot="slow#0")
     assert (line["code"], line["reason"]) == (71, "did not boot (exit 71)")
-    assert "no cup of tea" in supervised.handle.output()
+    supervised.handle.wait_output("no cup of tea")
     assert supervised.stop() == 0
 
 
@@ -133,7 +133,7 @@ def test_a_fork_that_fails_is_tried_again_with_growing_delays_until_it_works(pro
     resource.prlimit(supervised.pid, resource.RLIMIT_NOFILE, (8, hard))
     os.kill(supervised.pid_of("a#0"), signal.SIGKILL)
     refused = "a#0 cannot be forked: Too many open files"
-    wait_until(lambda: len(failures(supervised, refused)) == 4, what="four tries")
+    wait_until(lambda: len(failures(supervised, refused)) >= 4, what="four tries")
     times = [_seconds(line["time"]) for line in failures(supervised, refused)]
     assert times[3] - times[0] > (0.2 + 0.4 + 0.8) / 2 - 0.05
     resource.prlimit(supervised.pid, resource.RLIMIT_NOFILE, (soft, hard))
@@ -161,12 +161,13 @@ def test_an_outage_of_the_broker_is_no_failure(processes: Processes) -> None:
 
 
 def test_forks_keep_to_the_spawn_rate(processes: Processes) -> None:
-    supervised = Supervised(processes, "a=steady b=steady c=steady d=steady", "--spawn-rate", "4", "--processes", "a=3")
-    line = supervised.wait_line("child_start", count=6)
+    supervised = Supervised(processes, "a=steady b=steady c=steady d=steady", "--spawn-rate", "4", "--processes", "a=7")
+    line = supervised.wait_line("child_start", count=10)
     assert supervised.stop() == 0
     first = supervised.lines("child_start")[0]
-    # Four at once, then one each quarter of a second. The times of the log are of the wall clock: with a margin.
-    assert _seconds(line["time"]) - _seconds(first["time"]) > 0.35
+    # Four at once, then one each quarter of a second, together 1.5 s. The times of the log are of the wall clock, and
+    # of the end of a fork, which may take its time: with a margin.
+    assert _seconds(line["time"]) - _seconds(first["time"]) > 0.9
 
 
 def test_restarts_keep_to_the_spawn_rate_however_many_crash_at_once(processes: Processes) -> None:
