@@ -362,11 +362,11 @@ def test_each_node_of_a_cluster_falls_hangs_and_comes_back_by_itself(state: Path
                 assert connection._impl.params.heartbeat == 7
         login = {"Authorization": f"Basic {base64.b64encode(b'guest:guest').decode()}"}
         request = urllib.request.Request(f"{env['MANAGEMENT_URL']}/api/nodes", headers=login)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
             assert {node["name"] for node in json.load(answer)} == {"c-1@localhost", "c-2@localhost"}
 
         assert command("pause", "c", "2").returncode == 0
-        assert states("c")[2] == ("paused", before[2][1])
+        wait_until(lambda: states("c")[2] == ("paused", before[2][1]), what="node 2 stands")
         assert command("resume", "c", "2").returncode == 0
         assert states("c") == before
         assert command("kill", "c", "2").returncode == 0

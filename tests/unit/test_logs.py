@@ -78,7 +78,7 @@ def test_records_arrive_in_order_and_are_the_childs(sink: Sink) -> None:
     line = LogLine("a#0")
     pid = fork_child(line, body)
     assert status_of(pid) == 0
-    line.close_in_master()
+    line.close_in_master(PATIENCE)
     assert sink.messages() == [f"record {i}" for i in range(3000)] + ["from a thread"]
     assert {record.process for record in sink.records} == {pid}
     assert before <= sink.records[0].created <= sink.records[-1].created <= time.time()
@@ -279,6 +279,7 @@ def test_the_drop_count_comes_with_the_next_records_not_only_at_the_end(sink: Si
         body()
         os.write(done, b"x")
         os.read(go, 1)
+        line.close_in_child(PATIENCE)  # the count may overtake some of the records that wait
 
     pid = fork(live)
     assert select.select([ready], [], [], PATIENCE)[0]
@@ -749,7 +750,8 @@ def test_200_life_cycles_leave_no_descriptor_and_no_thread(sink: Sink) -> None:
         pid = fork_child(line, lambda: log.info("hello"))
         assert status_of(pid) == 0
         line.close_in_master(PATIENCE)
-    assert (open_descriptors(), threading.active_count()) == (before, threads)
+    assert open_descriptors() == before
+    assert threading.active_count() <= threads  # one of an earlier test may have ended meanwhile
     assert len(sink.messages()) == 180
 
 

@@ -414,14 +414,14 @@ class Crowd:
 
 
 def test_a_suspect_is_handled_when_no_other_event_is_in_hand() -> None:
-    desk, crowd = Desk(), Crowd()
-    made = runner(desk, gate=Gate(), judge=lambda event_id: suspicion(condemned=False) if event_id == "id-2" else None)
+    desk, crowd, gate = Desk(), Crowd(), Gate()
+    made = runner(desk, gate=gate, judge=lambda event_id: suspicion(condemned=False) if event_id == "id-2" else None)
     for n in (0, 1):
         threading.Thread(target=made.run, args=(delivery(handling(crowd), n),), daemon=True).start()
     wait_until(lambda: crowd.inside == {0, 1}, what="two at a time")
     for n in (2, 3):
         threading.Thread(target=made.run, args=(delivery(handling(crowd), n),), daemon=True).start()
-        wait_until(lambda n=n: len(desk.in_hand) == n + 1, what=f"the delivery {n} at the gate")
+        wait_until(lambda n=n: len(gate._waiting) == n - 1, what=f"the delivery {n} at the gate")  # type: ignore[misc]
     crowd.let_go(0)
     desk.wait(1)
     assert crowd.inside == {1}
@@ -464,7 +464,7 @@ def test_what_waits_at_the_gate_when_a_stop_comes_is_given_back_unhandled() -> N
     made = runner(desk, gate=gate, stop=stop, told=told, judge=lambda _id: suspicion(condemned=False))
     for n in range(3):
         threading.Thread(target=made.run, args=(delivery(handling(crowd), n),), daemon=True).start()
-    wait_until(lambda: len(desk.in_hand) == 3 and crowd.inside, what="one inside, two at the gate")
+    wait_until(lambda: crowd.inside and len(gate._waiting) == 2, what="one inside, two at the gate")
     stop.request()
     gate.open()
     assert desk.wait(2) == [GiveBack(), GiveBack()]

@@ -38,7 +38,7 @@ def signals_to(stop: Stop) -> Iterator[None]:
         signal.signal(which, handler)
 
 
-def readable(stop: Stop, deadline: float = 5.0) -> bool:
+def readable(stop: Stop, deadline: float = 60.0) -> bool:
     return bool(select.select([stop], [], [], deadline)[0])
 
 
@@ -125,6 +125,7 @@ def test_a_request_after_the_end_does_nothing():
 
 
 def test_closing_leaves_no_descriptor_behind():
+    gc.collect()  # what earlier tests have left is none of ours
     before = set(os.listdir("/proc/self/fd"))
     stop = Stop()
     stop.request()
@@ -133,7 +134,7 @@ def test_closing_leaves_no_descriptor_behind():
         warnings.simplefilter("error", ResourceWarning)
         del stop
         gc.collect()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 FORKING = """
