@@ -643,7 +643,7 @@ def test_a_reader_that_is_held_up_is_left_and_cleaned_up_later(sink: Sink) -> No
     assert open_descriptors() == before + 1
     release.set()
     logging.getLogger().removeHandler(stuck)
-    wait_for(lambda: not any(thread.name == "log-reader" for thread in threading.enumerate()), "the reader's end")
+    wait_for(lambda: not line._is_read, "the reader's end")
     run_child(lambda: None)
     assert open_descriptors() == before
 

@@ -176,7 +176,8 @@ def test_restarts_keep_to_the_spawn_rate_however_many_crash_at_once(processes: P
     supervised.wait_line("child_start", count=25)
     assert supervised.stop() == 0
     times = [_seconds(line["time"]) for line in supervised.lines("child_start")]
-    # Ten at once, then ten a second. The times of the log are of the wall clock, and of the end of a fork: with a margin.
+    # Ten at once, then ten a second. The times of the log are of the wall clock, and of the end of a fork: with a
+    # margin.
     assert all(at - times[0] > (number - 10) / 10 - 0.5 for number, at in enumerate(times))
 
 
