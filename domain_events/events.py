@@ -25,7 +25,7 @@ from domain_events.reading import (
     read_routing_key,
     read_timestamp,
 )
-from domain_events.writing import write_json
+from domain_events.writing import write_event
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
@@ -94,15 +94,7 @@ class DomainEvent:
 
     def encode(self) -> bytes:
         """The body as it goes over the wire: a JSON object of five keys in UTF-8. Raises as `to_json`."""
-        return write_json(
-            {
-                "routing_key": self.routing_key,
-                "data": self.data,
-                "domain_object_id": self.domain_object_id,
-                "uuid_string": self.uuid_string,
-                "timestamp": self.timestamp,
-            }
-        )
+        return write_event(self.routing_key, self.data, self.domain_object_id, self.uuid_string, self.timestamp)
 
     @classmethod
     def from_json(
