@@ -205,7 +205,7 @@ def lines_of(folder: Path, name: str) -> list[str]:
 
 
 def test_rotating_files_stay_whole_while_eight_children_flood_them(sink: Sink, tmp_path: Path) -> None:
-    children, each = 8, 1500
+    children, each = 8, 600
     by_size = RotatingFileHandler(tmp_path / "size", maxBytes=20_000, backupCount=500)
     by_time = TimedRotatingFileHandler(tmp_path / "time", when="S", backupCount=500)
     form = logging.Formatter("%(process)d %(message)s")
