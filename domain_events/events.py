@@ -216,8 +216,11 @@ def _new_id() -> str:
     """A random UUID, version 4 of RFC 9562, section 5.4. As `str(uuid4())`, which took half of the time that it took to
     make an event."""
     digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The two highest bits of the digit are 10."""
 
 
 # What a caller gave: TypeError or ValueError, naming the field.
