@@ -75,8 +75,7 @@ def consuming(supervisor: Handle, unique: str) -> Handle:
                 "event=child_consuming" in line and f"{unique}{name}" in line
                 for line in supervisor.output().splitlines()
             ),
-            30,
-            f"{name} consumes; the output:\n{supervisor.output()}",
+            what=f"{name} consumes; the output:\n{supervisor.output()}",
         )
     return supervisor
 
