@@ -70,6 +70,9 @@ class Link:
         self.delay = delay
         """Seconds that everything takes longer, each way, from now on."""
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Nothing has passed before."""
         self._thread.start()
 
     @property
@@ -98,7 +101,7 @@ class Link:
 
     @property
     def is_over(self) -> bool:
-        return not self._thread.is_alive()
+        return self._thread.ident is not None and not self._thread.is_alive()
 
     @property
     def is_held(self) -> bool:
@@ -158,7 +161,8 @@ class Link:
             for each in (self._client, self._broker):
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        if self._thread.ident is not None:  # else it ends as soon as it starts
+            self._thread.join(10)
 
     def _ring(self) -> None:
         with contextlib.suppress(OSError):
@@ -220,6 +224,15 @@ class Relay:
         for link in self.links:
             link.cut()
 
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """All are cut, and whoever comes back at once hears nothing before the end of the block."""
+        self.deaf = True
+        self.cut()
+        yield
+        self.deaf = False
+        self.cut()
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # else the accept() that waits would take one more
@@ -242,7 +255,9 @@ class Relay:
                 link.hold_down_at = self.hold_down_at
                 if self.deaf:
                     link.hold(up=True, down=True)
+                # Before it starts: who has an answer finds its link here.
                 self.links.append(link)
+                link.start()
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from domain_events.transport.wire import DEAD_AT, ERROR_TYPE, REASON, ROUTING_KE
 from tests.brokers import Broker, Queues
 from tests.consuming import Seen, consuming
 from tests.processes import ROOT
+from tests.relay import relay
 from tests.waiting import wait_until
 
 COMMAND = [sys.executable, str(ROOT / "bin" / "domain-events"), "dead-letters"]
@@ -143,7 +144,7 @@ def test_the_list_has_all_that_a_script_relies_on_and_takes_nothing_away(dead: D
         assert garbage["id"].startswith("sha256:")
         assert len(garbage["id"]) == len("sha256:") + 16
         assert garbage["dead_at"] is None
-    assert dead.queues.count(f"{dead.name}:dead") == 4
+    dead.queues.wait_count(f"{dead.name}:dead", 4)
 
 
 def test_for_people_they_are_grouped_by_cause(dead: Dead) -> None:
@@ -281,10 +282,13 @@ def test_whatever_interrupts_a_replay_loses_nothing_and_hardly_anything_comes_tw
     dead: Dead, signum: signal.Signals
 ) -> None:
     dead.put(1000)
-    replay = dead.popen("replay", "--all")
-    wait_until(lambda: (dead.queues.count(dead.name) or 0) > 100, what="some are there")
-    replay.send_signal(signum)
-    _, words = replay.communicate(timeout=60)
+    with relay(dead.url) as wire:
+        wire.delay = 0.05  # it takes seconds, so that it is hit before its end
+        dead.url = wire.url
+        replay = dead.popen("replay", "--all")
+        wait_until(lambda: (dead.queues.count(dead.name) or 0) > 100, what="some are there")
+        replay.send_signal(signum)
+        _, words = replay.communicate(timeout=60)
     assert replay.returncode == (-signal.SIGKILL if signum == signal.SIGKILL else 130)
     replayed, left = Counter[str](), Counter[str]()
 
@@ -330,10 +334,13 @@ def test_a_broker_that_dies_under_a_replay_loses_nothing(own_broker: Broker, uni
     dead = Dead(own_broker, queues, unique)
     queues.settle()
     dead.put(1000)
-    replay = dead.popen("replay", "--all")
-    wait_until(lambda: (queues.count(dead.name) or 0) > 200, what="some are there")
-    own_broker.kill()
-    _, words = replay.communicate(timeout=120)
+    with relay(dead.url) as wire:
+        wire.delay = 0.1  # it takes many seconds: a kill takes one or two
+        dead.url = wire.url
+        replay = dead.popen("replay", "--all")
+        wait_until(lambda: (queues.count(dead.name) or 0) > 200, what="some are there")
+        own_broker.kill()
+        _, words = replay.communicate(timeout=120)
     assert replay.returncode in (1, 3)
     assert "events were replayed until then" in words
     own_broker.restart()
@@ -422,13 +429,19 @@ def test_large_letters_behind_small_ones_do_not_come_all_at_once(dead: Dead) -> 
 
 def test_a_queue_that_is_deleted_under_a_look_ends_it(dead: Dead) -> None:
     dead.put(3)
-    look = dead.popen("list")
-    wait_until(lambda: dead.queues.count(f"{dead.name}:dead") == 0, what="it holds them")
-    dead.queues.channel.queue_delete(f"{dead.name}:dead")
-    try:
-        _, words = look.communicate(timeout=60)
-    finally:
-        look.kill()
+    with relay(dead.url) as wire:
+        wire.hold_down_at = b"id-2"  # the last: it has them, and does not know it
+        dead.url = wire.url
+        look = dead.popen("list")
+        try:
+            wait_until(lambda: dead.queues.count(f"{dead.name}:dead") == 0, what="it holds them")
+            dead.queues.channel.queue_delete(f"{dead.name}:dead")
+            for link in wire.links:
+                link.hold_down_at = None
+                link.let_go()
+            _, words = look.communicate(timeout=60)
+        finally:
+            look.kill()
     assert look.returncode in (0, 1)  # 0: it had come to its end
     assert "Traceback" not in words
 

@@ -25,6 +25,7 @@ from tests.brokers import Broker, Message, Queues
 from tests.commands import operate
 from tests.consuming import Seen, consuming
 from tests.documents import BLOCKS, ROOT, Block, table
+from tests.waiting import wait_until
 
 PLACEHOLDER = re.compile(r"amqp://user:password@host[^\s\"']*")
 EXAMPLES = [block for block in BLOCKS if block.language == "python" and block.not_run is None and not block.program]
@@ -220,6 +221,7 @@ def test_the_commands_for_dead_letters_do_what_the_page_says(broker: Broker, que
                 continue
             done = operate(*arguments, url=broker.url)
             assert done.returncode == 0, (command, done.stderr)
+        wait_until(lambda: len(printer.seen.events) == 4, what="both handled once more")
         assert printer.seen.retries == [0, 0, 0, 0]
     titles = [line.split() for line in lines if line.startswith("FINGERPRINT")]
     assert titles == [listed.splitlines()[0].split()]

@@ -46,17 +46,17 @@ def nobody_listens() -> str:
 # Sending
 
 
-def send_one(way: str, sender: Sender, key: str) -> None:
-    """In one of the ways that there are. Soon over when nobody answers."""
+def send_one(way: str, sender: Sender, key: str, timeout: float = 60.0) -> None:
+    """In one of the ways that there are."""
     match way:
         case "send":
-            sender.send(key, 1, timeout=2.0)
+            sender.send(key, 1, timeout=timeout)
         case "send_many":
-            sender.send_many([(key, 1)], timeout=2.0)
+            sender.send_many([(key, 1)], timeout=timeout)
         case "send_async":
-            asyncio.run(sender.send_async(key, 1, timeout=2.0))
+            asyncio.run(sender.send_async(key, 1, timeout=timeout))
         case "send_many_async":
-            asyncio.run(sender.send_many_async([(key, 1)], timeout=2.0))
+            asyncio.run(sender.send_many_async([(key, 1)], timeout=timeout))
 
 
 WAYS = ("send", "send_many", "send_async", "send_many_async")
@@ -73,7 +73,7 @@ def test_a_confirmed_event_is_told_once_with_its_time(way: str, broker: Broker, 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_event_that_is_not_confirmed_is_told_with_its_error(way: str, unique: str, noted: Noted) -> None:
     with pytest.raises((ConnectionFailed, PartlySent)):
-        send_one(way, Sender(nobody_listens()), unique + "key")
+        send_one(way, Sender(nobody_listens()), unique + "key", timeout=0.5)
     [(event, error)] = noted["send_failed"]
     assert event.routing_key == unique + "key"
     assert isinstance(error, ConnectionFailed)

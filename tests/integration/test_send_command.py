@@ -287,6 +287,7 @@ def test_a_second_ctrl_c_does_not_wait_and_says_what_is_in_doubt(
         sending = start("send", inbox.key, "--lines", "--timeout", "600", url=wire.url)
         sending.write("0\n")
         sending.wait_lines(1)
+        wire.deaf = True  # and it cannot ask over another connection
         wire.links[0].hold(down=True)  # the confirms stay away
         sending.write("1\n2\n")
         inbox.wait_count(3)

@@ -265,7 +265,7 @@ def test_a_crash_before_anything_was_sent_says_so(wire: Relay, queues: Queues, k
 
 DESCRIPTORS = """
 import os, resource, sys
-from domain_events import ConnectionFailed, Sender
+from domain_events import ConnectionFailed, Sender, SendTimeout
 url, key = sys.argv[1:]
 sender = Sender(url)
 limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -276,6 +276,8 @@ for spare in range(-1, 6):
         sender.send(key, "perhaps", timeout=0.5)
     except ConnectionFailed:
         failures += 1
+    except SendTimeout:
+        pass  # it had enough of them, and too little time
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     sender.send(key, spare)
     sender.close()
@@ -389,8 +391,10 @@ def test_fifty_threads_whose_connection_is_cut_all_the_time_know_what_arrived(
                 where.append(event.uuid_string)
 
     def saw() -> None:
-        while not done.wait(0.1):
+        pause = 0.1
+        while not done.wait(pause):
             wire.cut()
+            pause *= 1.1  # on a slow machine, too, some time is long enough for a login
 
     sawing = Call(saw)
     calls = [Call(lambda n=n: work(n)) for n in range(50)]
@@ -430,7 +434,7 @@ def test_coroutines_send_without_threads_of_their_own_and_the_loop_goes_on(
         while ticks < 10:
             await asyncio.sleep(0.01)
         assert not any(task.done() for task in sending)
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         wire.links[0].let_go()
         sent = await asyncio.gather(*sending)
         ticking.cancel()

@@ -16,6 +16,7 @@ import pytest
 from domain_events import BrokerRefused, ConnectionFailed, Receiver, Sender, SendError, TLSFailed
 from tests.certificates import Authority, encrypted, self_signed, tcp_server, tls_server
 from tests.consuming import consuming
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,7 @@ def test_the_server_is_told_the_name_that_is_wanted(authority: Authority) -> Non
         problem(port, *trusting)
         problem(port, *trusting, "server_name_indication=a.example")
         problem(port, *trusting, host="127.0.0.1")
+        wait_until(lambda: len(asked) == 3, what="three clients served")
     # RFC 6066, section 3: an address is no name.
     assert asked == ["localhost", "a.example", None]
 

@@ -176,8 +176,7 @@ def test_conditions_choose(watch: Start, broker: Broker, queues: Queues, unique:
             sender.send(f"{unique}{key}", data)
         queues.publish(f"{unique}user.disabled", b"no JSON")
         sender.send(f"{unique}user.disabled", {"user_id": 7, "tags": ["new", "last"]})
-    wait_until(lambda: "last" in watching.out)
-    assert [json.loads(line)["data"]["tags"] for line in watching.lines] == [
+    assert [json.loads(line)["data"]["tags"] for line in watching.wait_lines(3)] == [
         ["new", "dismissed"],
         ["new"],
         ["new", "last"],
