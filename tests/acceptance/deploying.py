@@ -113,6 +113,8 @@ class Deployed:
         self.master = Master(handle)
         if children:
             self.master.wait_lines("child_consuming", children)
+            # A child says first that it consumes, and changes its title then.
+            wait_until(lambda: len(self.running()) >= children, DEADLINE, f"{children} titles")
         return self.master
 
     @property
@@ -189,7 +191,7 @@ class Deployed:
 
     def versions(self) -> set[str]:
         """Of all children that consume."""
-        return {self.version_of(pid) for pid in self.running()}
+        return {self.version_of(pid) for pid in self.master.pids()}
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """The exit code. Nothing of the tree may be left, and no traceback of the master be there."""
