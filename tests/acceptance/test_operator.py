@@ -38,8 +38,12 @@ def processes_of(deployed: Deployed, name: str) -> list[dict[str, Any]]:
 
 def wait_state(deployed: Deployed, name: str, state: str) -> dict[str, Any]:
     """The receiver's part of the status, once it is in this state."""
-    wait_until(lambda: deployed.receiver(name)["state"] == state, DEADLINE, f"{name} {state}", pause=0.1)
-    return deployed.receiver(name)
+
+    def found() -> dict[str, Any]:
+        receiver = deployed.receiver(name)
+        return receiver if receiver["state"] == state else {}
+
+    return wait_until(found, DEADLINE, f"{name} {state}", pause=0.1)
 
 
 @contextmanager
@@ -104,6 +108,7 @@ def test_the_status_of_a_service_at_work_is_that_of_the_contract(connected: Conn
     assert receiver["last_exit"] == {"code": None, "signal": "SIGKILL", "in_flight": line["in_flight"]}
     [process] = receiver["processes"]
     assert (process["restarts"], process["handled"]) == (1, 4), "what was counted before the crash stays"
+    wait_until(lambda: connected.receiver(name)["processes"][0]["in_flight"], DEADLINE, "it is in hand again")
     assert connected.stop(signal.SIGQUIT) == 80
 
 
