@@ -106,7 +106,7 @@ def test_of_several_processes_one_at_a_time_is_replaced(trouble: Trouble) -> Non
 
 def test_an_idle_child_is_replaced_when_it_is_old_and_a_busy_one_finishes_its_event(trouble: Trouble) -> None:
     # Signs of life come eight times in a --hang-timeout, and with them a look at the clock.
-    master = trouble.start("--max-age", "1", "--hang-timeout", "2", work={}, other={})
+    master = trouble.start("--max-age", "1", "--hang-timeout", "8", work={}, other={})
     trouble.send("work", 0, do="sleep", seconds=3.0)
     trouble.wait_handled([0])
     master.wait_lines("child_exit", receiver=f"{trouble.prefix}work")
