@@ -190,8 +190,9 @@ class Deployed:
         return wait_until(said, what=f"a line of {pid}")[0]
 
     def versions(self) -> set[str]:
-        """Of all children that consume."""
-        return {self.version_of(pid) for pid in self.master.pids()}
+        """Of all children that consume, once log and titles agree about who does: both come a little later."""
+        wait_until(lambda: set(self.master.pids()) == set(self.running()), DEADLINE, "a log that knows all titles")
+        return {self.version_of(pid) for pid in self.running()}
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """The exit code. Nothing of the tree may be left, and no traceback of the master be there."""

@@ -167,6 +167,7 @@ def test_a_restart_replaces_the_processes_of_one_receiver_and_no_others(deployed
     assert deployed.operate("restart", "two") == (0, "", "domain-events: two has been restarted\n")
     after = deployed.wait_running(*SLOTS)
     assert {slot for pid, slot in after.items() if pid in before} == {"one#0"}
+    deployed.master.wait_lines("child_exit", 2)
     lines = deployed.master.log()
     for slot in ("two#0", "two#1"):
         [old], [new] = ([pid for pid, name in pids.items() if name == slot] for pids in (before, after))

@@ -62,6 +62,7 @@ def test_under_a_steady_stream_of_events_new_code_takes_over_and_each_is_handled
 
     assert {proc.parent(pid) for pid in (*after, *connected.loaders)} == {master.pid}
     assert not set(before) & set(after)
+    master.wait_lines("reload_ok", 2)
     lines = master.log()
     for slot in slots(connected, *SLOTS):
         pids = [line["pid"] for line in master.lines("child_start", slot=slot)]
@@ -224,7 +225,7 @@ def test_broken_code_changes_nothing_and_the_reason_is_told(deployed: Deployed) 
     for number, (text, (told, place)) in enumerate(BROKEN.items(), 1):
         deployed.app.write("2", f"receive('one')\n{text}")
         reason = deployed.reload_fails()
-        [line] = master.lines("reload_failed")[number - 1 :]
+        [line] = master.wait_lines("reload_failed", number)[number - 1 :]
         for words in (told, "app.py" if place else ""):
             assert words in line["reason"], line
             assert words in reason, reason
