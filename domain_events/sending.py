@@ -158,13 +158,18 @@ class _Messages(Sequence[Message]):
         return len(self._events)
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        event = self._events[index]
-        properties = event_properties(event, self._app_id)
-        if self.headers is not None and self.headers[index]:  # no empty ones: they would be written
-            properties.headers = dict(self.headers[index])
-        return Message(event.routing_key, properties, self._bodies[index], self._mandatory)
+        if not isinstance(index, slice):
+            return self[index : index + 1 or None][0]
+        events, app_id, mandatory = self._events[index], self._app_id, self._mandatory
+        messages = [
+            Message(event.routing_key, event_properties(event, app_id), body, mandatory)
+            for event, body in zip(events, self._bodies[index], strict=True)
+        ]
+        if self.headers is not None:
+            for message, headers in zip(messages, self.headers[index], strict=True):
+                if headers:  # no empty ones: they would be written
+                    message.properties.headers = dict(headers)
+        return messages
 
 
 class _Prepared(NamedTuple):

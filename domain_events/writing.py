@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import json.encoder
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from domain_events.errors import UnsendableData
 from domain_events.nesting import DEEPEST, nests_too_deeply
 
 
-def write_json(body: dict[str, Any]) -> bytes:
-    """`body` as compact UTF-8 JSON. Raises UnsendableData, which names what cannot be written and where.
+def write_event(routing_key: str, data: Any, domain_object_id: str | None, uuid_string: str, timestamp: float) -> bytes:
+    """The body of an event: compact JSON in UTF-8. Raises UnsendableData, which names what cannot be written and where.
 
-    Besides JSON's own: datetime, date and time (ISO 8601), UUID and Decimal (strings), Enum (its value) and
-    dataclasses (objects). Keys may be what the json module takes: str, int, float, bool and None.
+    Besides JSON's own, `data` may hold datetime, date and time (ISO 8601), UUID and Decimal (strings), Enum (its value)
+    and dataclasses (objects). Keys may be what the json module takes: str, int, float, bool and None.
     """
     try:
-        text = _to_utf8(body)
+        text = _event(_utf8, routing_key, data, domain_object_id, uuid_string, timestamp)
     except (TypeError, ValueError, RecursionError) as error:
         # Only now look for the place: a walk through everything costs more than the encoding.
-        raise UnsendableData(_find_culprit(body, error)) from error
+        raise UnsendableData(_find_culprit({"data": data}, error)) from error
     try:
         written = text.encode()
     except UnicodeEncodeError:
         # A lone surrogate has no UTF-8; as an escape it is legal JSON and survives the way.
-        written = _to_ascii(body).encode()
+        written = _event(_ascii, routing_key, data, domain_object_id, uuid_string, timestamp).encode()
     if len(written) > DEEPEST and nests_too_deeply(written):
         raise UnsendableData(f"data: it is nested too deeply, more than {DEEPEST} levels")
     return written
+
+
+def _event(
+    write: _Writer, routing_key: str, data: Any, domain_object_id: str | None, uuid_string: str, timestamp: float
+) -> str:
+    object_id = "null" if domain_object_id is None else write.string(domain_object_id)
+    return (
+        f'{{"routing_key":{write.string(routing_key)},"data":{write.value(data)},'
+        f'"domain_object_id":{object_id},"uuid_string":{write.string(uuid_string)},"timestamp":{timestamp!r}}}'
+    )
 
 
 def _plain(value: object) -> object:
@@ -55,8 +65,28 @@ def _plain(value: object) -> object:
     raise TypeError(f"{_type_name(value)} cannot be written as JSON")
 
 
-_to_utf8 = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
-_to_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
+class _Writer(NamedTuple):
+    """How strings and other values become JSON."""
+
+    string: Callable[[str], str]
+    value: Callable[[object], str]
+
+
+def _writer(escape: Callable[[str], str], *, ensure_ascii: bool) -> _Writer:
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # no CPython
+        encoder = json.JSONEncoder(
+            ensure_ascii=ensure_ascii, allow_nan=False, separators=(",", ":"), default=_plain, check_circular=False
+        )
+        return _Writer(escape, encoder.encode)
+    # JSONEncoder.encode makes this anew for each call, which costs as much as writing a small event. Without markers of
+    # what is being written: threads would share them, and what contains itself meets the limit of recursion.
+    encode = make(None, _plain, escape, None, ":", ",", False, False, False)
+    return _Writer(escape, lambda value: "".join(encode(value, 0)))
+
+
+_utf8 = _writer(json.encoder.encode_basestring, ensure_ascii=False)
+_ascii = _writer(json.encoder.encode_basestring_ascii, ensure_ascii=True)
 
 
 def _find_culprit(body: dict[str, Any], error: Exception) -> str:

@@ -50,30 +50,15 @@ class Receipt:
     """What became of some messages. Written by the I/O thread, which calls `told` when all is known."""
 
     def __init__(self, exchange: str, messages: Sequence[Message], told: Callable[[], object]) -> None:
-        self.publications = [
-            Publication(
-                exchange=exchange,
-                routing_key=message.routing_key,
-                properties=message.properties,
-                body=message.body,
-                mandatory=message.mandatory,
-                done=partial(self.note, index),
-            )
-            for index, message in enumerate(messages)
-        ]
+        done = self._on_done  # one for all: no object more for each
+        self.publications = [Publication(exchange, *message, done) for message in messages]
         self.settled: Callable[[Receipt], None] = _nobody
         self.line: Line | None = None
         """That may have it: written down first, for a signal handler may raise at any point of submitting it."""
         self._told = told
-        self._errors: list[BrokerError | None] = [None] * len(messages)
-        self._noted = [False] * len(messages)
         self._left = len(messages)
 
-    def note(self, index: int, error: BrokerError | None) -> None:
-        if self._noted[index]:
-            return
-        self._noted[index] = True
-        self._errors[index] = error
+    def _on_done(self, _error: BrokerError | None) -> None:
         self._left -= 1
         if not self._left:
             self.settled(self)
@@ -81,27 +66,23 @@ class Receipt:
             told, self._told = self._told, _nobody
             told()
 
-    def undone(self) -> list[tuple[int, Publication]]:
-        return [
-            (index, publication)
-            for index, publication in enumerate(self.publications)
-            if publication.state is not State.DONE
-        ]
+    def undone(self) -> list[Publication]:
+        return [publication for publication in self.publications if publication.state is not State.DONE]
 
     def fail(self, judge: Callable[[Publication], SendError]) -> None:
-        for index, publication in self.undone():
-            publication.state = State.DONE
-            self.note(index, judge(publication))
+        for publication in self.undone():
+            publication.finish(judge(publication))
 
     def errors(self, otherwise: Callable[[], SendError]) -> list[SendError | None]:
         """One for each message, None when it is confirmed; `otherwise` makes it where nothing is known."""
+        done = State.DONE
         return [
             otherwise()
-            if not noted
+            if publication.state is not done
             else error
-            if error is None or isinstance(error, SendError)
+            if (error := publication.error) is None or isinstance(error, SendError)
             else SendError(str(error))
-            for noted, error in zip(self._noted, self._errors, strict=True)
+            for publication in self.publications
         ]
 
 
@@ -311,12 +292,12 @@ class Line:
         assert self._running is not None
         publisher = self._running[1]
         undone = receipt.undone()
-        verdicts = [publisher.verdict(publication, timeout) for _, publication in undone]
-        publisher.cancel_all([publication for _, publication in undone])
+        verdicts = [publisher.verdict(publication, timeout) for publication in undone]
+        for publication, verdict in zip(undone, verdicts, strict=True):
+            publication.finish(verdict)
+        publisher.forget_done(len(undone))
         if publisher.silence > max(SUSPICIOUS_SILENCE, publisher.login_time):
             publisher.distrust()
-        for (index, _), verdict in zip(undone, verdicts, strict=True):
-            receipt.note(index, verdict)
 
     def _on_settled(self, receipt: Receipt) -> None:
         self._receipts.pop(receipt, None)
@@ -341,7 +322,7 @@ class Line:
         reason = f"the sender's I/O thread failed: {type(error).__name__}"
 
         def judge(publication: Publication) -> SendError:
-            if publication.ever_sent:
+            if publication.attempts:
                 return SendError(f"{reason}; the event may have arrived")
             return ConnectionFailed(f"not sent: {reason}")
 

@@ -48,6 +48,11 @@ class Nacks:
         # Without jitter: all that are refused together come back together, in their order.
         self._io.later(PAUSES[publication.nacks - 1], partial(self._try_again, publication))
 
+    @property
+    def any_hopeless(self) -> bool:
+        """Whether it matters what is taken."""
+        return bool(self._hopeless)
+
     def taken(self, publication: Publication) -> None:
         self._hopeless.discard(publication.routing_key)
 

@@ -18,6 +18,7 @@ class Outgoing:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._number: int = channel.channel_number
         self._connection: Any = channel.connection
         self._joined: list[bytes] = []
         self._size = 0
@@ -36,8 +37,8 @@ class Outgoing:
                 mandatory=publication.mandatory,
             )
             return
-        first, *others = frames_of(
-            self._channel.channel_number,
+        frames = frames_of(
+            self._number,
             publication.exchange,
             publication.routing_key,
             publication.properties,
@@ -45,13 +46,14 @@ class Outgoing:
             mandatory=publication.mandatory,
             largest=self._largest,
         )
+        first = frames[0]
         self._joined.append(first)
         self._size += len(first)
-        if others or self._size >= LARGEST_WRITE:
+        if self._size >= LARGEST_WRITE or len(frames) > 1:
             self.flush()
-        if others:
-            # Not joined: of what the socket does not take at once, pika copies the rest each time.
-            self._connection._output_marshaled_frames(others)
+            if len(frames) > 1:
+                # Not joined: of what the socket does not take at once, pika copies the rest each time.
+                self._connection._output_marshaled_frames(frames[1:])
 
     def flush(self) -> None:
         """All of it is in the socket, or in pika's buffer. pika counts its bytes, and takes it for one frame."""

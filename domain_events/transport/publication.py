@@ -18,13 +18,17 @@ class State(enum.Enum):
     DONE = "done"
 
 
+_WAITING, _DONE = State.WAITING, State.DONE  # to look a member up takes as long as to set three attributes
+
+
 class Publication:
     """One message on its way. `done` is called once, in the I/O thread: None when confirmed, else the reason."""
 
     __slots__ = (
+        "attempts",
         "body",
         "done",
-        "ever_sent",
+        "error",
         "exchange",
         "mandatory",
         "nacks",
@@ -32,13 +36,11 @@ class Publication:
         "properties",
         "returned",
         "routing_key",
-        "sent_before",
         "state",
     )
 
     def __init__(
         self,
-        *,
         exchange: str,
         routing_key: str,
         properties: BasicProperties,
@@ -55,16 +57,23 @@ class Publication:
         self.done = done
         self.needs = needs
         """A queue that is declared before, once for each connection."""
-        self.state = State.WAITING
-        self.ever_sent = False
-        self.sent_before = False
-        """To a connection or channel that was lost before it confirmed."""
+        self.state = _WAITING
+        self.error: BrokerError | None = None
+        """Once it is done: what `done` was told."""
+        self.attempts = 0
+        """How often it was given to the broker."""
         self.nacks = 0
         self.returned = False
 
+    @property
+    def was_sent_before(self) -> bool:
+        """And not confirmed, for the connection or channel was lost: it may have arrived."""
+        return self.attempts > (self.state is State.IN_FLIGHT)
+
     def finish(self, error: BrokerError | None) -> None:
-        if self.state is not State.DONE:
-            self.state = State.DONE
+        if self.state is not _DONE:
+            self.error = error
+            self.state = _DONE
             # Who waits for it often keeps it: without the way back no cycle is left to the garbage collector.
             done, self.done = self.done, _nobody
             done(error)

@@ -50,6 +50,9 @@ MOST_PATIENCE = 600.0
 nodes confirms nothing either, and what is sent to it again and again arrives as often in the end."""
 
 
+_IN_FLIGHT, _DONE = State.IN_FLIGHT, State.DONE
+
+
 class Publisher:
     """Belongs into the I/O thread. Connects when something is submitted; after a loss it sends again what was not
     confirmed, in the old order, until the owner cancels it."""
@@ -85,7 +88,7 @@ class Publisher:
         self._pumping: object | None = None
         self._in_flight = Window()
         self._outgoing: Outgoing | None = None
-        self._cancelled = 0  # of those that wait, or were when it was counted
+        self._given_up = 0  # of those that wait, or were when it was counted
         self._channel_since = 0.0
         self._nacks = Nacks(io, self.submit)
         self._declared: dict[str, float] = {}  # queue -> when, by this connection
@@ -144,14 +147,12 @@ class Publisher:
             self._waiting.remove(publication)
         publication.state = State.DONE
 
-    def cancel_all(self, publications: Sequence[Publication]) -> None:
-        """As `cancel` for each of them."""
-        for publication in publications:
-            publication.state = State.DONE
+    def forget_done(self, count: int) -> None:
+        """So many have been finished by others, who give them up: what of them waits is not sent."""
         # Not each time: of thousands that wait, all may be given up one by one at the same moment.
-        self._cancelled += len(publications)
-        if 2 * self._cancelled > len(self._waiting):
-            self._cancelled = 0
+        self._given_up += count
+        if 2 * self._given_up > len(self._waiting):
+            self._given_up = 0
             self._waiting = deque(publication for publication in self._waiting if publication.state is not State.DONE)
 
     def verdict(self, publication: Publication, timeout: float) -> SendError:
@@ -159,7 +160,7 @@ class Publisher:
         problem = self.problem
         if publication.state is State.PAUSED:
             return nacked()
-        if publication.ever_sent:
+        if publication.attempts:
             return SendTimeout(
                 f"no confirm within {timeout:g} s; the event may have arrived" + (f" ({problem})" if problem else "")
             )
@@ -288,7 +289,7 @@ class Publisher:
             self._exchange_was_missing = True
             if len(self._in_flight) == 1:
                 [refused] = self._in_flight
-                refused.ever_sent = refused.sent_before
+                refused.attempts -= 1
             self._take_back()
         else:
             self._convict(channel_problem(error), error)
@@ -356,7 +357,8 @@ class Publisher:
                 self._renew_channel(channel)
             return  # goes on with the last confirm, or the new channel
         self._expect_answer()
-        while publication is not None and self._has_room_for(publication):
+        has_room_for = self._in_flight.has_room_for if self._suspects <= 0 else self._has_room_for
+        while publication is not None and has_room_for(publication):
             if publication.needs is not None and publication.needs.name not in self._declared:
                 self._declare(publication.needs)
                 return  # goes on when the queue is there
@@ -366,8 +368,8 @@ class Publisher:
 
     def _next(self) -> Publication | None:
         while self._waiting:
-            if self._waiting[0].state is not State.DONE:
-                return self._waiting[0]
+            if (first := self._waiting[0]).state is not _DONE:
+                return first
             self._waiting.popleft()
         return None
 
@@ -378,9 +380,8 @@ class Publisher:
 
     def _publish(self, publication: Publication) -> None:
         assert self._outgoing is not None
-        publication.state = State.IN_FLIGHT
-        publication.sent_before = publication.ever_sent
-        publication.ever_sent = True
+        publication.state = _IN_FLIGHT
+        publication.attempts += 1
         publication.returned = False
         self._in_flight.add(publication)
         self._outgoing.add(publication)
@@ -432,9 +433,11 @@ class Publisher:
             self._proof.heard()
         self._patience = self._longest_silence
         self._failures = 0
-        for publication in self._in_flight.take(tag, multiple):
-            self._suspects -= self._suspects > 0
+        publications = self._in_flight.take(tag, multiple)
+        if publications:
+            self._suspects = max(0, self._suspects - len(publications))
             self._exchange_was_missing = False
+        for publication in publications:
             if not taken:
                 self._nacks.note(publication)
             elif publication.returned:
@@ -443,7 +446,8 @@ class Publisher:
                 where = f"exchange {publication.exchange!r}" if publication.exchange else "the default exchange"
                 publication.finish(Unroutable(f"{where} has no queue for the routing key {publication.routing_key!r}"))
             else:
-                self._nacks.taken(publication)
+                if self._nacks.any_hopeless:
+                    self._nacks.taken(publication)
                 publication.finish(None)
         if self._waiting:
             self._work()
@@ -554,7 +558,6 @@ class Publisher:
 def _truth(problem: BrokerError, publication: Publication) -> BrokerError:
     """The problem as the owner of this publication shall see it. For nobody else: an exception is raised once."""
     mine = copy.copy(problem)
-    sent_before = publication.sent_before if publication.state is State.IN_FLIGHT else publication.ever_sent
-    if sent_before and isinstance(problem, BrokerRefused):
+    if publication.was_sent_before and isinstance(problem, BrokerRefused):
         mine.args = (f"{problem}; an earlier attempt may have arrived",)
     return mine

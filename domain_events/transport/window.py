@@ -19,6 +19,7 @@ class Window:
     def __init__(self) -> None:
         self._by_tag: dict[int, Publication] = {}  # oldest first
         self._bytes = 0
+        self._oldest = 1  # no tag before it is in flight
         self._next_tag = 1
 
     def __len__(self) -> int:
@@ -40,12 +41,21 @@ class Window:
 
     def take(self, tag: int, multiple: bool) -> list[Publication]:
         """Those that the broker means, oldest first; it may mean one twice. `multiple`: all up to `tag`; 0: all."""
-        taken = []
-        for each in self._tags_up_to(tag) if multiple else [tag]:
-            publication = self._by_tag.pop(each, None)
-            if publication is not None:
-                self._bytes -= len(publication.body)
-                taken.append(publication)
+        by_tag, end = self._by_tag, self._next_tag
+        if not multiple:
+            tags = range(tag, tag + 1)
+        elif tag and tag < end:
+            tags = range(self._oldest, tag + 1)
+        else:
+            tags = range(self._oldest, end)
+        taken = [publication for each in tags if (publication := by_tag.pop(each, None)) is not None]
+        for publication in taken:
+            self._bytes -= len(publication.body)
+        if multiple:
+            self._oldest = max(self._oldest, tags.stop)
+        # Each is passed once: the broker may confirm one by one, and then all before a tag.
+        while self._oldest < end and self._oldest not in by_tag:
+            self._oldest += 1
         return taken
 
     def clear(self) -> list[Publication]:
@@ -58,13 +68,4 @@ class Window:
     def begin(self) -> None:
         """A new channel, on which nothing is in flight: its broker counts from 1."""
         self.clear()
-        self._next_tag = 1
-
-    def _tags_up_to(self, tag: int) -> list[int]:
-        tags = []
-        # Not a walk over all of them: the broker may confirm a thousand in hundreds of frames.
-        for each in self._by_tag:
-            if tag and each > tag:
-                break
-            tags.append(each)
-        return tags
+        self._oldest = self._next_tag = 1
