@@ -68,9 +68,10 @@ def waits(pid: int) -> int:
     """How often its threads have gone to sleep by themselves: each time, something has woken one up."""
     found = 0
     for thread in threads(pid):
-        text = Path(f"/proc/{pid}/task/{thread}/status").read_text()
-        [line] = [line for line in text.splitlines() if line.startswith("voluntary_ctxt_switches")]
-        found += int(line.split()[1])
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            text = Path(f"/proc/{pid}/task/{thread}/status").read_text()
+            [line] = [line for line in text.splitlines() if line.startswith("voluntary_ctxt_switches")]
+            found += int(line.split()[1])
     return found
 
 
@@ -94,7 +95,8 @@ def _children(pid: int) -> list[int]:
     found = []
     with contextlib.suppress(OSError):
         for thread in threads(pid):
-            found += [int(child) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
+            with contextlib.suppress(OSError):  # it has just ended
+                found += [int(child) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
     return found
 
 

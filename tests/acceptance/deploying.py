@@ -113,6 +113,8 @@ class Deployed:
         self.master = Master(handle)
         if children:
             self.master.wait_lines("child_consuming", children)
+            # A child says first that it consumes, and changes its title then.
+            wait_until(lambda: len(self.running()) >= children, DEADLINE, f"{children} titles")
         return self.master
 
     @property
@@ -188,7 +190,8 @@ class Deployed:
         return wait_until(said, what=f"a line of {pid}")[0]
 
     def versions(self) -> set[str]:
-        """Of all children that consume."""
+        """Of all children that consume, once log and titles agree about who does: both come a little later."""
+        wait_until(lambda: set(self.master.pids()) == set(self.running()), DEADLINE, "a log that knows all titles")
         return {self.version_of(pid) for pid in self.running()}
 
     def stop(self, number: int = signal.SIGTERM) -> int:

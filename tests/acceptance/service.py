@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from domain_events import DomainEvent, send_domain_event, send_domain_events
+from tests import proc
 from tests.brokers import Queues
 from tests.growing import whole_lines
 from tests.processes import ROOT, Handle, Processes
@@ -113,10 +113,6 @@ def running(pids: list[int]) -> list[int]:
 def connections(pid: int, url: str) -> int:
     """How many established TCP connections to the broker this process has (proc(5): net/tcp)."""
     port = int(url.rsplit(":", 1)[1].split("/")[0])
-    mine = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    mine = set(proc.descriptors(pid).values())
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" and f"socket:[{row[9]}]" in mine for row in rows)
-
-
-def title(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()

@@ -259,16 +259,19 @@ def test_a_broker_short_of_memory_holds_up_dead_letters_and_then_their_alerts(
 def test_a_kill_between_the_dead_letter_and_its_ack_leads_to_an_alert_for_each_dead_letter_at_most(
     alerts: Alerts,
 ) -> None:
-    """The queue of dead letters is new to the child, so the ack waits for a second; alerts are held up meanwhile."""
-    with relay(alerts.url) as line:
+    """The ack is held up on the way to the broker, and so are alerts."""
+    with relay(alerts.url) as line, relay(alerts.url) as wire:
         line.deaf = True
         master = alerts.start_consuming(
-            "--alerts", env={"DOMAIN_EVENT_PRODUCER_BROKER": line.url}, work={"does": "fail"}
+            "--alerts", url=wire.url, env={"DOMAIN_EVENT_PRODUCER_BROKER": line.url}, work={"does": "fail"}
         )
+        [consuming] = wire.links  # the one for copies opens at the first of them
+        consuming.hold(up=True)
         [event] = alerts.send("work", 1)
         alerts.wait_dead("work", 1)
         [pid] = master.pids()
         os.kill(pid, signal.SIGKILL)
+        consuming.cut()
         line.deaf = False
         master.wait_lines("child_consuming", 2)
         alerts.wait_dead("work", 2)  # it came again: the first one was never acked

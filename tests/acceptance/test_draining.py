@@ -90,12 +90,12 @@ def test_a_stop_while_the_child_is_connecting_is_clean(service: Service) -> None
 
 
 def test_a_stop_while_the_broker_is_away_is_clean(service: Service) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    master = service.start(url=f"amqp://guest:guest@127.0.0.1:{port}/%2F")
-    master.wait_output("the broker is away")
-    master.terminate()
-    assert master.wait() == 0
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        master = service.start(url=f"amqp://guest:guest@127.0.0.1:{nobody.getsockname()[1]}/%2F")
+        master.wait_output("the broker is away")
+        master.terminate()
+        assert master.wait() == 0
 
 
 def test_a_retry_that_waits_does_not_hold_up_a_stop(service: Service) -> None:

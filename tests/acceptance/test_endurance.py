@@ -58,7 +58,11 @@ def test_500_crashes_leave_nothing_behind_in_the_master(processes: Processes) ->
     wait_until(lambda: held()[2] == 0, what="no zombies")
     before, memory = held(), proc.own_memory(supervised.pid)
     crash_all(range(6, 51))
-    wait_until(lambda: held() == before, what=f"{before} descriptors, threads and zombies")
+    # Those of then may have been some more: what reads the log of a dead child ends a little later.
+    wait_until(
+        lambda: all(now <= then for now, then in zip(held(), before, strict=True)),
+        what=f"at most {before} descriptors, threads and zombies",
+    )
     assert proc.own_memory(supervised.pid) - memory < 2 * 1024 * 1024
     assert supervised.stop() == 0
     exits = supervised.lines("child_exit", signal="SIGKILL")
@@ -71,7 +75,7 @@ def test_200_receivers_start_reload_and_stop_with_1024_descriptors(processes: Pr
     code.write_text(" ".join(f"r{number}=steady" for number in range(MANY)))
     supervised = Supervised(processes, f"@{code}", "--spawn-rate", "1000", TEST_LIMIT="1024 descriptors")
     supervised.wait_line("child_consuming", count=MANY, deadline=120)
-    assert proc.title(supervised.pid).endswith(f"{MANY}/{MANY}")
+    wait_until(lambda: proc.title(supervised.pid).endswith(f"{MANY}/{MANY}"), what="all of them in the title")
     code.write_text(" ".join(f"r{number}=talk" for number in range(MANY)))
     supervised.send(signal.SIGHUP)
     supervised.wait_line("reload_ok", deadline=180, n=MANY)
@@ -79,7 +83,7 @@ def test_200_receivers_start_reload_and_stop_with_1024_descriptors(processes: Pr
     soft, _ = resource.prlimit(supervised.pid, resource.RLIMIT_NOFILE)
     assert len(proc.descriptors(supervised.pid)) < soft
     supervised.send(signal.SIGTERM)
-    assert supervised.wait(60) == 0
+    assert supervised.wait(180) == 0
     assert {line["code"] for line in supervised.lines("child_exit")} == {0}
 
 

@@ -167,7 +167,7 @@ def test_without_a_limit_it_is_tried_for_ever(trouble: Trouble) -> None:
     master = trouble.start("--max-event-crashes", "0", work={"queue_type": "classic"})
     trouble.send("work", 0, do="die", of=3)
     trouble.wait_begun(0, times=5)
-    assert master.stop() == 0
+    assert master.stop() in (0, 80)  # 80: it died with the event in hand after it was told to leave
     assert trouble.take_dead() == []
     trouble.check_ledger()
 
@@ -175,7 +175,7 @@ def test_without_a_limit_it_is_tried_for_ever(trouble: Trouble) -> None:
 def test_no_end_that_the_master_has_ordered_counts(trouble: Trouble) -> None:
     """With a limit of one death: each of them would be enough."""
     long = {"n": 0, "do": "sleep", "seconds": 600}
-    flags = ("--max-event-crashes", "1", "--grace", "1")
+    flags = ("--max-event-crashes", "1", "--grace", "1", "--kill-after", "60")
     master = trouble.start(*flags, work={})
     trouble.send_many("work", long, *plain(1))
     # A reload, whose drain takes too long: QUIT.

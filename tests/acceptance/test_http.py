@@ -55,10 +55,11 @@ def test_it_lives_and_is_ready_when_all_receivers_consume(site: Site) -> None:
 
 def test_who_does_not_consume_is_named(deployed: Deployed, site: Site) -> None:
     assert deployed.operate("scale", "two=0")[0] == 0
-    wait_until(lambda: site.ask("/readyz").status == 503, DEADLINE, "it is not ready")
-    said = site.ask("/readyz").json
-    assert (said["ready"], said["consuming"]) == (False, 1)
-    assert said["not_consuming"] == [{"name": "two", "state": "stopped"}]
+    # Until then it drains.
+    stopped = [{"name": "two", "state": "stopped"}]
+    wait_until(lambda: site.ask("/readyz").json["not_consuming"] == stopped, DEADLINE, "two is stopped")
+    ready = site.ask("/readyz")
+    assert (ready.status, ready.json["ready"], ready.json["consuming"]) == (503, False, 1)
     assert site.ask("/livez").status == 200
 
 
@@ -78,14 +79,13 @@ def test_it_answers_during_a_drain_and_ends_with_the_master(connected: Connected
     connected.clean("slow")
     connected.app.write("1", "receive('slow')\n")
     site = Site(connected.start(*ANY, "--grace", "600", children=1))
-    connected.send("slow.asked", 1, seconds=5)
-    name = f"{connected.prefix}slow"
-    wait_until(lambda: connected.receiver(name)["processes"][0]["in_flight"], DEADLINE, "an event in hand")
+    go_on = connected.send_long("slow.asked", 1)
     connected.master.handle.terminate()
     connected.master.wait_lines("stop_begin")
     answer = site.ask("/readyz")
     assert (answer.status, answer.json["master"]) == (503, "draining")
     assert site.ask("/livez").status == 200
+    go_on.touch()
     assert connected.master.handle.wait(DEADLINE) == 0
     assert connected.handled("slow") == {1: 1}
     assert connected.master.handle.group() == []

@@ -180,12 +180,13 @@ def test_who_was_stopped_itself_blames_nobody(trouble: Trouble, children: bool) 
 
 def test_who_was_stopped_while_it_drains_gives_the_rest_of_the_grace(trouble: Trouble) -> None:
     master = trouble.start("--grace", "4", work={})
-    trouble.send("work", 0, do="work", seconds=0.6)
+    trouble.send("work", 0, do="wait")
     trouble.wait_begun(0)
     master.handle.terminate()
     master.wait_lines("stop_begin")
     master.freeze(children=True)
     time.sleep(5.0)  # longer than the grace
+    trouble.go_on()
     master.thaw()
     assert master.handle.wait() == 0
     assert trouble.handled() == {0: 1}

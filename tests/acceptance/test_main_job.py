@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.acceptance.service import Service, connections, running, title
+from tests.acceptance.service import Service, connections, running
+from tests.proc import title
 from tests.waiting import wait_until
 
 
@@ -13,9 +14,10 @@ def test_each_receiver_has_direct_children_of_the_master_that_handle_its_events(
     master = service.start_consuming(children=3, TEST_PROCESSES="2")
     children = master.children()
     assert len(children) == 3
-    titles = sorted(title(pid) for pid in children)
-    for slot, shown in zip(("other#0", "work#0", "work#1"), titles, strict=True):
-        assert f"receiver {service.prefix}{slot} consuming" in shown
+    slots = ("other#0", "work#0", "work#1")
+    titles = [f"domain-events: receiver {service.prefix}{slot} consuming" for slot in slots]
+    # A child says first that it consumes, and changes its title then.
+    wait_until(lambda: sorted(map(title, children)) == titles, what=f"{titles}")
     assert "master tests.acceptance.receivers" in title(master.pid)
     assert [connections(pid, service.url) for pid in children] == [1, 1, 1]
     assert connections(master.pid, service.url) == 0
@@ -60,8 +62,7 @@ def test_a_killed_child_loses_nothing_and_the_others_go_on(service: Service) -> 
     assert set(handled) == set(range(50))
     service.wait_handled(range(20), "other")
     assert bystander in master.children()
-    output = master.output()
-    assert "signal=SIGKILL" in output
+    output = master.wait_output("signal=SIGKILL")
     assert "in_flight=" in output
     master.terminate()
     assert master.wait() == 0
@@ -91,11 +92,13 @@ def test_a_child_killed_again_and_again_loses_nothing(service: Service) -> None:
 def test_children_of_a_killed_master_finish_what_is_in_hand_and_leave(service: Service) -> None:
     master = service.start_consuming()
     children = master.children()
-    service.send("work", 0, do="sleep", seconds=2)
+    service.send("work", 0, do="wait")
     service.send_many("work", range(1, 6))
     service.wait_begun(0)
     master.kill()
     master.wait()
+    wait_until(lambda: master.output().count("has lost its master") == 2, what="both know")
+    service.go_on()
     wait_until(lambda: not running(children), what="the orphans are gone")
     # What was in hand is done and settled, the others were not begun.
     assert service.handled() == {0: 1}

@@ -27,8 +27,11 @@ EMPTY_WHEN_ALL_IS_WELL = {"Restarts by cause A"}
 
 class Prometheus:
     def __init__(self, processes: Processes, folder: Path, target: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        place = socket.socket()
+        place.bind(("127.0.0.1", 0))
+        # Nobody else gets the port until it listens there, which asks for the same.
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port = place.getsockname()[1]
         self._url = f"http://127.0.0.1:{port}"
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -45,8 +48,8 @@ class Prometheus:
                 f"--web.listen-address=127.0.0.1:{port}",
             ]
         )
-
-        wait_until(self._is_ready, DEADLINE, "Prometheus is ready")
+        with place:
+            wait_until(self._is_ready, DEADLINE, "Prometheus is ready")
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(OSError):  # refused, or 503

@@ -199,7 +199,7 @@ def test_a_master_whose_loop_hangs_gives_no_sign_of_life_though_its_threads_and_
         before = len(manager.listen())
         time.sleep(2 * timeout)
         assert manager.listen()[before:] == []
-        assert _state(child) in "SR"
+        assert _state(child) in "SRD"
     finally:
         told.master.handle.send(signal.SIGCONT)
     manager.wait_word("WATCHDOG=1", before)
@@ -210,7 +210,7 @@ def test_the_signal_of_the_watchdog_leaves_the_stacks_of_the_master_in_the_log(t
     told.master.handle.send(signal.SIGABRT)
     assert told.master.handle.wait() == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in told.master.handle.output()
-    assert re.search(r'master.py", line \d+ in _sleep', told.master.handle.output())
+    assert re.search(r'master.py", line \d+ in _supervise', told.master.handle.output())
     wait_until(lambda: told.master.handle.group() == [], what="the children have left")
 
 

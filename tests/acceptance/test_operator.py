@@ -38,8 +38,12 @@ def processes_of(deployed: Deployed, name: str) -> list[dict[str, Any]]:
 
 def wait_state(deployed: Deployed, name: str, state: str) -> dict[str, Any]:
     """The receiver's part of the status, once it is in this state."""
-    wait_until(lambda: deployed.receiver(name)["state"] == state, DEADLINE, f"{name} {state}", pause=0.1)
-    return deployed.receiver(name)
+
+    def found() -> dict[str, Any]:
+        receiver = deployed.receiver(name)
+        return receiver if receiver["state"] == state else {}
+
+    return wait_until(found, DEADLINE, f"{name} {state}", pause=0.1)
 
 
 @contextmanager
@@ -104,6 +108,7 @@ def test_the_status_of_a_service_at_work_is_that_of_the_contract(connected: Conn
     assert receiver["last_exit"] == {"code": None, "signal": "SIGKILL", "in_flight": line["in_flight"]}
     [process] = receiver["processes"]
     assert (process["restarts"], process["handled"]) == (1, 4), "what was counted before the crash stays"
+    wait_until(lambda: connected.receiver(name)["processes"][0]["in_flight"], DEADLINE, "it is in hand again")
     assert connected.stop(signal.SIGQUIT) == 80
 
 
@@ -162,6 +167,7 @@ def test_a_restart_replaces_the_processes_of_one_receiver_and_no_others(deployed
     assert deployed.operate("restart", "two") == (0, "", "domain-events: two has been restarted\n")
     after = deployed.wait_running(*SLOTS)
     assert {slot for pid, slot in after.items() if pid in before} == {"one#0"}
+    deployed.master.wait_lines("child_exit", 2)
     lines = deployed.master.log()
     for slot in ("two#0", "two#1"):
         [old], [new] = ([pid for pid, name in pids.items() if name == slot] for pids in (before, after))

@@ -74,9 +74,14 @@ def test_after_so_many_events_a_child_is_replaced_by_one_that_consumes_already(
     trouble.send_many("work", *({"n": n, "do": "sleep", "seconds": 0.02} for n in range(100)))
     trouble.wait_handled(range(100))
     wait_until(lambda: len(master.lines("child_exit")) >= 2, DEADLINE, "the worn are gone")
-    [receiver] = status(control)["receivers"]
-    assert receiver["processes"][0]["restarts"] == 0
-    assert sum(process["handled"] for process in receiver["processes"]) == 100
+
+    def processes() -> list[dict[str, Any]]:
+        [receiver] = status(control)["receivers"]
+        return list(receiver["processes"])
+
+    # One that is worn may be leaving still.
+    wait_until(lambda: sum(each["handled"] for each in processes()) == 100, DEADLINE, "100 counted")
+    assert processes()[0]["restarts"] == 0
     assert master.stop() == 0
     check_recycled(master, at_least=2)
     assert fewest_consuming(master) == 1
@@ -101,7 +106,7 @@ def test_of_several_processes_one_at_a_time_is_replaced(trouble: Trouble) -> Non
 
 def test_an_idle_child_is_replaced_when_it_is_old_and_a_busy_one_finishes_its_event(trouble: Trouble) -> None:
     # Signs of life come eight times in a --hang-timeout, and with them a look at the clock.
-    master = trouble.start("--max-age", "1", "--hang-timeout", "2", work={}, other={})
+    master = trouble.start("--max-age", "1", "--hang-timeout", "8", work={}, other={})
     trouble.send("work", 0, do="sleep", seconds=3.0)
     trouble.wait_handled([0])
     master.wait_lines("child_exit", receiver=f"{trouble.prefix}work")

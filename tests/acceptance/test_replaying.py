@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.service import Service
+from tests.acceptance.trouble import DEADLINE
 from tests.processes import ROOT
 from tests.waiting import wait_until
 
@@ -28,7 +29,7 @@ def replay(service: Service, *args: str, code: int = 0) -> dict[str, Any]:
 
 
 def dead(service: Service, n: int) -> None:
-    service.queues.wait_count(f"{service.prefix}work:dead", n)
+    service.queues.wait_count(f"{service.prefix}work:dead", n, DEADLINE)
 
 
 def mend(service: Service, *numbers: int) -> None:

@@ -129,11 +129,11 @@ def test_a_master_that_is_started_with_all_signals_blocked_or_ignored_can_be_sto
 
 
 @contextlib.contextmanager
-def piped(folder: Path, stdout: int, stderr: int) -> Iterator[subprocess.Popen[bytes]]:
+def piped(folder: Path, stdout: int, stderr: int, grace: float = 30) -> Iterator[subprocess.Popen[bytes]]:
     """A supervisor with streams of ours, which may not be buffered away (no PYTHONUNBUFFERED)."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
-        [*COMMAND, "app", "--grace", "2", "--kill-after", "1"],
+        [*COMMAND, "app", "--grace", str(grace), "--kill-after", "1"],
         cwd=folder,
         env=env,
         stdout=stdout,
@@ -215,7 +215,7 @@ def test_a_stderr_that_nobody_reads_keeps_no_child_from_being_restarted(tmp_path
 
 def test_the_master_writes_its_stacks_without_waiting_for_a_reader(tmp_path: Path) -> None:
     reader, writer = os.pipe()
-    with piped(app(tmp_path, OFFLINE), writer, writer) as process:
+    with piped(app(tmp_path, OFFLINE), writer, writer, grace=2) as process:
         wait_children(process, 2)
         fill(writer)
         process.send_signal(signal.SIGUSR2)
