@@ -39,6 +39,7 @@ OURS = Peer(
     declares=True,
 )
 C = Peer(name="C", module="c")
+C_ALIKE = Peer(name="C, our properties", module="c", options=(("BENCH_OUR_PROPERTIES", "1"),))
 C_SINGLE = Peer(name="C, single acks", module="c")
 C_BATCHED = Peer(name="C, one ack for 64", module="c", options=(("BENCH_ACK_EVERY", "64"),))
 PIKA_SELECT = Peer(name="bare pika, SelectConnection", module="pika_select", costs=3)

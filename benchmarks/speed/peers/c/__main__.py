@@ -1,4 +1,7 @@
-"""Becomes one of the C programs, with the arguments that the task means. BENCH_ACK_EVERY: how many events an ack."""
+"""Becomes one of the C programs, with the arguments that the task means.
+
+BENCH_ACK_EVERY: how many events an ack. BENCH_OUR_PROPERTIES: what is sent has the properties that our events have.
+"""
 
 from __future__ import annotations
 

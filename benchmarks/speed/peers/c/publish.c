@@ -46,6 +46,14 @@ int main(int argc, char **argv) {
         .content_type = amqp_cstring_bytes("application/json"),
         .delivery_mode = AMQP_DELIVERY_PERSISTENT,
     };
+    if (getenv("BENCH_OUR_PROPERTIES")) {
+        properties._flags |= AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_TIMESTAMP_FLAG |
+                             AMQP_BASIC_TYPE_FLAG;
+        properties.content_encoding = amqp_cstring_bytes("utf-8");
+        properties.message_id = amqp_cstring_bytes("7c9e6679-7425-40de-944b-e07fc1f90ae7");
+        properties.timestamp = (uint64_t)time(NULL);
+        properties.type = key;
+    }
 
     struct clocks began = read_clocks();
     long confirmed = 0;
