@@ -6,14 +6,13 @@ import asyncio
 import inspect
 import os
 from contextvars import Context
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from domain_events.events import DomainEvent
 from domain_events.registration import Handler
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The handler did not return."""
 
     error: BaseException

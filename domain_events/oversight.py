@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suspicion:
+class Suspicion(NamedTuple):
     """What is known of an event that was in hand when a consumer died.
 
     A suspect is handled alone, with no other event in hand: when the consumer dies again, its culprit is known.
@@ -15,8 +15,8 @@ class Suspicion:
 
     deaths: int
     cause: str  # of the last one, as `SIGSEGV`, `exit 3`, `timeout 2.0s`
-    stacks: str = ""  # of all threads, at the last death
     condemned: bool  # to be set aside without calling the handler
+    stacks: str = ""  # of all threads, at the last death
 
     @property
     def reason(self) -> str:

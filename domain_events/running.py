@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from domain_events.calling import Failed, call, call_async
 from domain_events.errors import MalformedEvent
 from domain_events.events import DomainEvent
 from domain_events.gate import Gate
+from domain_events.jitter import fraction
 from domain_events.observers import Observer
 from domain_events.oversight import Suspicion
 from domain_events.policy import Handled, Outcome, RetryLater, SetAside, decide, reason_of
@@ -315,7 +315,7 @@ class Runner:
 
     def _failed(self, delivery: Delivery, event: DomainEvent, failed: Failed, seconds: float) -> Settlement:
         registration = delivery.registration
-        spread = random.random()  # noqa: S311 - no secret
+        spread = fraction()
         outcome = decide(
             failed.error, retries=event.retries, policy=registration.policy, spread=spread, reason=failed.reason
         )

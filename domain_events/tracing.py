@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from domain_events.events import DomainEvent
 
@@ -13,8 +12,7 @@ LONGEST_TEXT = 8192
 """Characters of a header that can be trace context. W3C Baggage, section 3.3.2, asks for as much."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Departure:
+class Departure(NamedTuple):
     """Events on their way to the broker."""
 
     headers: Sequence[Mapping[str, str]]
@@ -23,8 +21,7 @@ class Departure:
     """Called once, with why each event is not confirmed; None where it is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class Arrival(NamedTuple):
     """An event that is about to be handled, or given up without it. All text may come from a hostile sender."""
 
     receiver: str

@@ -6,7 +6,6 @@ One change at a time. New code is imported by a loader meanwhile, so that a relo
 from __future__ import annotations
 
 import logging
-import random
 import selectors
 import time
 from collections import deque
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
+from domain_events.jitter import fraction
 from domain_events.supervisor import lines
 from domain_events.supervisor.causes import Cause
 from domain_events.supervisor.crew import Crew
@@ -247,7 +247,7 @@ class Changes:
             self._replacements = 0
         self._replacements += 1
         self._replaced_at = now
-        self._replace_at = now + self._backoff.delay(self._replacements, random.random())  # noqa: S311
+        self._replace_at = now + self._backoff.delay(self._replacements, fraction())
         self._begin_reload("the loader has ended")
 
     def _recycle_next(self, now: float) -> bool:

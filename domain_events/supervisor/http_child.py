@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import selectors
 import signal
 import socket
@@ -16,6 +15,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Protocol
 
+from domain_events.jitter import fraction
 from domain_events.lifecycle import HookFailed
 from domain_events.supervisor import lines
 from domain_events.supervisor.addresses import Place, port_of
@@ -259,7 +259,7 @@ class HttpChild:
         )
 
     def _wait(self, now: float) -> float:
-        delay = self._backoff.delay(self._failures, random.random()) if self._failures else 0.0  # noqa: S311
+        delay = self._backoff.delay(self._failures, fraction()) if self._failures else 0.0
         self._due = now + delay
         return delay
 

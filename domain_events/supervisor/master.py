@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import random
 import selectors
 import signal
 import time
@@ -13,6 +12,7 @@ from functools import partial
 
 from domain_events.alerts import has_id_of_alert
 from domain_events.bucket import full_bucket
+from domain_events.jitter import fraction
 from domain_events.lifecycle import HookFailed
 from domain_events.registration import Registration
 from domain_events.supervisor import hanging, lines, strangers
@@ -377,7 +377,7 @@ class Master:
         except (OSError, HookFailed) as error:
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             self._crew.past[seat.slot.receiver].restarts[Cause.FORK] += 1
-            self._apply(seat, ForkFailed(f"fork failed: {reason}", random.random()), now)  # noqa: S311
+            self._apply(seat, ForkFailed(f"fork failed: {reason}", fraction()), now)
             logger.error(
                 "%s cannot be forked: %s",
                 seat.slot.name,
@@ -468,7 +468,7 @@ class Master:
             self._crew.past[seat.slot.receiver].restarts[cause] += 1
         if not asked:
             self._blame(seat, process, last)
-        self._apply(seat, Exited(exit=last, spread=random.random()), now)  # noqa: S311
+        self._apply(seat, Exited(exit=last, spread=fraction()), now)
         seat.process = None
         seat.look_at = None
         for fd in (process.status_fd, process.stacks.fd, process.pidfd):

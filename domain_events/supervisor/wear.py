@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+from domain_events.jitter import between
 
 _JITTER = 0.1
 _LOOK = 1.0  # seconds between two looks at the memory
@@ -22,7 +23,7 @@ class Lifespan:
 
     def jittered(self) -> Lifespan:
         """Up to a tenth more or less: children that were born together do not leave together."""
-        factor = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        factor = between(1 - _JITTER, 1 + _JITTER)
         return replace(
             self,
             events=None if self.events is None else max(1, round(self.events * factor)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from domain_events.jitter import between
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -11,4 +11,4 @@ LONGEST_PAUSE = 30.0
 
 def pause(failures: int) -> float:
     """Seconds, after so many failures in a row before this one."""
-    return random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)))  # noqa: S311 - no secret
+    return between(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)))

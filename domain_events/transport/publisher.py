@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from domain_events.errors import (
     TopologyMismatch,
     Unroutable,
 )
+from domain_events.jitter import between
 from domain_events.settings import Broker
 from domain_events.transport.connection import Connection
 from domain_events.transport.declaring import declare_exchange, declare_queue, open_channel
@@ -313,7 +313,7 @@ class Publisher:
         # Full jitter, so that many senders do not come back in step. The first attempt is immediate.
         ceiling = min(self._longest_pause, 0.1 * 2**self._failures) if self._failures else 0.0
         self._failures = min(self._failures + 1, 20)
-        self._pause = self._io.later(random.uniform(0, ceiling), self._open)  # noqa: S311 - no secret
+        self._pause = self._io.later(between(0, ceiling), self._open)
 
     def _drop_scripts(self) -> None:
         for script in (self._script, self._declaring):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import re
 import socket
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from domain_events.errors import BrokerRefused, ConfigurationError, ConnectionFailed, SendError
+from domain_events.jitter import fraction
 from domain_events.settings import Broker
 from domain_events.transport.direct import DirectConnection
 from domain_events.transport.io_thread import IOThread
@@ -68,7 +68,7 @@ class Reaching:
         except ConfigurationError as error:
             self._failed(BrokerRefused(str(error)))
             return
-        self._left = random.sample(nodes, len(nodes))
+        self._left = sorted(nodes, key=lambda _node: fraction())
         self._problems = []
         self._try_next()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,6 +11,7 @@ from pika import exceptions
 from pika.channel import Channel
 from pika.connection import Connection as AnyConnection
 
+from domain_events.jitter import between
 from domain_events.registration import Registration
 from domain_events.transport.declaring import bind_queue, declare_exchange, open_channel
 from domain_events.transport.io_thread import IOThread
@@ -72,7 +72,7 @@ class Renewing:
         self._channel = None
 
     def _wait(self) -> None:
-        spread = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+        spread = between(0.8, 1.2)
         self._timer = self._io.later(self._every * spread, self._begin)
 
     def _begin(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pika import BasicProperties
 
@@ -21,8 +21,7 @@ class GiveBack:
     """The event was not begun: back into the queue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(NamedTuple):
     """The event goes on in another queue: publish it there, and ack when that is confirmed."""
 
     queue: Queue
