@@ -1,7 +1,7 @@
 """What an event costs, counted: a hot path that became slower is seen here, however busy the machine is.
 
 Function calls stand for time in Python, writes and reads for time in the kernel, wakings for two threads that wait for
-each other, acks for the broker's work. The least of a few rounds counts: a machine that is busy with something else
+each other, acks for the broker's work. The least of some rounds counts: a machine that is busy with something else
 makes batches smaller, so that each event costs more, and never less. A bound that is no longer met is a reason to look;
 where the new cost is meant, measure again.
 
@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -35,7 +37,8 @@ from tests.counting import MARK, Costs
 from tests.processes import ROOT
 from tests.relay import relay
 
-ROUNDS = 3
+MOST_ROUNDS = 12
+"""As long as the batches of a busy machine are too small another one is tried: a path that is slower is so in all."""
 DELAY = 200
 """Milliseconds."""
 
@@ -52,9 +55,9 @@ class Scenario:
         assert line, f"it ended ({self._process.wait()}) without its say: the reason is on standard error"
         return json.loads(line)
 
-    def costs(self) -> Costs:
-        """For each event."""
-        return Costs(**self.hear())
+    def costs(self) -> dict[str, float]:
+        """For each event, by their names in `Costs`."""
+        return asdict(Costs(**self.hear()))
 
 
 @contextlib.contextmanager
@@ -68,10 +71,6 @@ def scenario(*arguments: object) -> Iterator[Scenario]:
         finally:
             guard.cancel()
             process.kill()
-
-
-def least(rounds: list[Costs]) -> Costs:
-    return Costs(**{name: min(getattr(costs, name) for costs in rounds) for name in Costs.__slots__})
 
 
 def declared(broker: Broker, queues: Queues, name: str) -> str:
@@ -88,38 +87,48 @@ def send(broker: Broker, key: str, data: list[Any]) -> None:
         sender.send_many([DomainEvent(key, each) for each in data])
 
 
-def assert_at_most(costs: Costs, **bounds: float) -> None:
-    over = {name: getattr(costs, name) for name, bound in bounds.items() if getattr(costs, name) > bound}
-    assert not over, f"more than {bounds} for each event: {costs}"
+def assert_at_most(rounds: Iterable[dict[str, float]], **bounds: float) -> None:
+    """Of each cost the least of the rounds, as many as it takes."""
+    least = dict.fromkeys(bounds, math.inf)
+    for costs in rounds:
+        least = {name: min(least[name], costs[name]) for name in bounds}
+        if all(least[name] <= bound for name, bound in bounds.items()):
+            return
+    raise AssertionError(f"more than {bounds} for each event: {least}")
 
 
 def test_consuming_costs_no_more_than_it_did(broker: Broker, queues: Queues, unique: str) -> None:
     n = 2000
-    rounds, acks = [], []
-    for number in range(ROUNDS):
-        name = declared(broker, queues, f"{unique}{number}")
-        send(broker, name, [*range(200), MARK, *range(n), MARK])
-        with relay(broker.url) as wire, scenario("consume", wire.url, name) as consuming:
-            rounds.append(consuming.costs())
-            acks.append(sum(len(link.acks()) for link in wire.links) / n)
-    assert_at_most(least(rounds), calls=44, sends=0.1, receives=0.1, wakings=0.02, turns=0.1, garbage=0.1, kept=0.5)
-    assert min(acks) <= 0.2  # the lane of a fast handler is seldom empty: one ack is enough for many
+
+    def rounds() -> Iterator[dict[str, float]]:
+        for number in range(MOST_ROUNDS):
+            name = declared(broker, queues, f"{unique}{number}")
+            send(broker, name, [*range(200), MARK, *range(n), MARK])
+            with relay(broker.url) as wire, scenario("consume", wire.url, name) as consuming:
+                yield {**consuming.costs(), "acks": sum(len(link.acks()) for link in wire.links) / n}
+
+    # Acks: the lane of a fast handler is seldom empty, and one is enough for many.
+    bounds = {"calls": 44, "acks": 0.2, "sends": 0.1, "receives": 0.1, "wakings": 0.02, "turns": 0.1}
+    assert_at_most(rounds(), **bounds, garbage=0.1, kept=0.5)
 
 
 def test_a_retry_costs_no_more_than_it_did(broker: Broker, queues: Queues, unique: str) -> None:
     n = 200
-    rounds, acks = [], []
-    for number in range(ROUNDS):
-        name = declared(broker, queues, f"{unique}{number}")
-        send(broker, name, [MARK])
-        with relay(broker.url) as wire, scenario("retry", wire.url, name, DELAY / 1000, SETTLING_TIME, n) as retrying:
-            assert retrying.hear() == "warm"
-            send(broker, name, [*range(n)])
-            rounds.append(retrying.costs())
-            acks.append(sum(len(link.acks()) for link in wire.links) / n)
-    # Garbage: an error holds its traceback, and that the frames that hold the error.
-    assert_at_most(least(rounds), calls=300, sends=0.6, receives=0.6, wakings=0.3, turns=0.6, garbage=15, kept=10)
-    assert min(acks) <= 0.8  # of two deliveries: originals whose copies are confirmed together are acked together
+
+    def rounds() -> Iterator[dict[str, float]]:
+        for number in range(MOST_ROUNDS):
+            name = declared(broker, queues, f"{unique}{number}")
+            send(broker, name, [MARK])
+            arguments = (name, DELAY / 1000, SETTLING_TIME, n)
+            with relay(broker.url) as wire, scenario("retry", wire.url, *arguments) as retrying:
+                assert retrying.hear() == "warm"
+                send(broker, name, [*range(n)])
+                yield {**retrying.costs(), "acks": sum(len(link.acks()) for link in wire.links) / n}
+
+    # Acks, of two deliveries: originals whose copies are confirmed together are acked together. Garbage: an error holds
+    # its traceback, and that the frames that hold the error.
+    bounds = {"calls": 300, "acks": 0.8, "sends": 0.6, "receives": 0.6, "wakings": 0.3, "turns": 0.6}
+    assert_at_most(rounds(), **bounds, garbage=15, kept=10)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +141,9 @@ def test_a_retry_costs_no_more_than_it_did(broker: Broker, queues: Queues, uniqu
 def test_sending_costs_no_more_than_it_did(
     verb: str, n: int, bounds: dict[str, float], broker: Broker, unique: str
 ) -> None:
-    rounds = []
-    for _ in range(ROUNDS):
-        with scenario(verb, broker.url, unique + "key", n) as sending:
-            rounds.append(sending.costs())
-    assert_at_most(least(rounds), **bounds, garbage=0.1, kept=0.5)
+    def rounds() -> Iterator[dict[str, float]]:
+        for _ in range(MOST_ROUNDS):
+            with scenario(verb, broker.url, unique + "key", n) as sending:
+                yield sending.costs()
+
+    assert_at_most(rounds(), **bounds, garbage=0.1, kept=0.5)
