@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from domain_events import tracing
 from domain_events.observers import everybody
 from domain_events.opentelemetry import instrument
-from tests.growing import whole_lines
+from tests.growing import whole_objects
 from tests.waiting import wait_until
 
 
@@ -79,4 +79,4 @@ class FileExporter(SpanExporter):
 
 
 def read_spans(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in whole_lines(path)] if path.exists() else []
+    return whole_objects(path) if path.exists() else []

@@ -12,7 +12,7 @@ from domain_events import DomainEvent, send_domain_events
 from tests.acceptance.service import COMMAND
 from tests.acceptance.trouble import DEADLINE, Master
 from tests.brokers import Queues
-from tests.growing import whole_lines
+from tests.growing import whole_objects
 from tests.processes import Processes
 from tests.waiting import wait_until
 
@@ -90,8 +90,11 @@ class Alerts:
 
     def handled(self, name: str) -> list[dict[str, Any]]:
         """What the handler of this receiver was called with, but for alerts of other tests."""
-        lines = [json.loads(line) for line in whole_lines(self.ledger)]
-        return [line for line in lines if line["receiver"] == self.prefix + name and self._is_mine(line)]
+        return [
+            line
+            for line in whole_objects(self.ledger)
+            if line["receiver"] == self.prefix + name and self._is_mine(line)
+        ]
 
     def _is_mine(self, line: dict[str, Any]) -> bool:
         return not line["key"].startswith("domain-events.") or line["data"]["receiver"].startswith(self.prefix)

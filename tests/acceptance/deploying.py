@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from domain_events.supervisor.protocol import Done, Status
 from tests import proc
 from tests.acceptance.trouble import DEADLINE, Line, Master
 from tests.brokers import Queues
-from tests.growing import whole_lines
+from tests.growing import whole_objects
 from tests.processes import ROOT, Processes
 from tests.waiting import wait_until
 
@@ -256,7 +255,7 @@ class Connected(Deployed):
             thread.join(DEADLINE)
 
     def notes(self, receiver: str) -> list[Line]:
-        return [note for note in map(json.loads, whole_lines(self._ledger)) if note["receiver"] == receiver]
+        return [note for note in whole_objects(self._ledger) if note["receiver"] == receiver]
 
     def handled(self, receiver: str) -> Counter[int]:
         """How often, for each event."""

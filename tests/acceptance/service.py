@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from domain_events import DomainEvent, send_domain_event, send_domain_events
 from tests import proc
 from tests.brokers import Queues
-from tests.growing import whole_lines
+from tests.growing import whole_objects
 from tests.processes import ROOT, Handle, Processes
 from tests.waiting import wait_until
 
@@ -68,11 +67,7 @@ class Service:
         Path(f"{self.ledger}.go-on").touch()
 
     def notes(self, step: str, receiver: str = "work") -> list[dict[str, Any]]:
-        return [
-            note
-            for note in map(json.loads, whole_lines(self.ledger))
-            if (note["step"], note["receiver"]) == (step, receiver)
-        ]
+        return [note for note in whole_objects(self.ledger) if (note["step"], note["receiver"]) == (step, receiver)]
 
     def handled(self, receiver: str = "work") -> Counter[int]:
         """How often the handler came to its end, for each event."""

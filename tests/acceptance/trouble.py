@@ -16,7 +16,7 @@ from typing import Any
 from domain_events import DomainEvent, send_domain_event, send_domain_events
 from tests.acceptance.service import COMMAND, Service
 from tests.brokers import Message
-from tests.growing import whole_lines
+from tests.growing import whole_lines, whole_objects
 from tests.processes import Handle, Processes
 from tests.waiting import wait_until
 
@@ -148,11 +148,7 @@ class Trouble:
         Path(f"{self.ledger}.go-on").touch()
 
     def notes(self, name: str, step: str) -> list[Line]:
-        return [
-            note
-            for note in map(json.loads, whole_lines(self.ledger))
-            if (note["step"], note["receiver"]) == (step, name)
-        ]
+        return [note for note in whole_objects(self.ledger) if (note["step"], note["receiver"]) == (step, name)]
 
     def begun(self, name: str = "work") -> Counter[int]:
         """How often the handler was called, for each event."""

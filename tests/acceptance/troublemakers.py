@@ -10,7 +10,7 @@ import signal
 import time
 
 from domain_events import DomainEvent, Receiver, child_started
-from tests.growing import whole_lines
+from tests.growing import whole_objects
 
 PREFIX = os.environ["TEST_PREFIX"]
 LEDGER = os.environ["TEST_LEDGER"]
@@ -100,9 +100,8 @@ def wait_for_company(numbers: list[int]) -> None:
     """Until this process has these events in hand too; not for ever, for once it may be alone."""
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
-        notes = [json.loads(line) for line in whole_lines(LEDGER)]
         here = {"begin": set[int](), "end": set[int]()}
-        for line in notes:
+        for line in whole_objects(LEDGER):
             if line["pid"] == os.getpid():
                 here[line["step"]].add(line["n"])
         if set(numbers) <= here["begin"] - here["end"]:
